@@ -1,0 +1,1 @@
+//! What a concept is, where it enters a prompt, and its file.

@@ -1,0 +1,1 @@
+//! The forward noising process and the training targets that follow from it.
