@@ -1,1 +1,26 @@
 //! The few pieces of libtorch that tch does not expose, as safe functions. The only crate with `unsafe`.
+//!
+//! Every function here that touches libtorch calls [`init`] first, so that the CUDA half of libtorch, where there is
+//! one, is registered before anything asks for it.
+
+mod bytes;
+mod checkpoint;
+mod cuda;
+mod error;
+mod ffi;
+mod generator;
+mod grad;
+mod mapped;
+mod runtime;
+
+pub use bytes::{from_bytes, to_bytes};
+pub use checkpoint::checkpoint;
+pub use cuda::{Cuda, init};
+pub use error::TorchError;
+pub use generator::Generator;
+pub use grad::grad;
+pub use mapped::MappedFile;
+pub use runtime::{
+    MemoryStats, channels_last, empty_cache, is_channels_last, libtorch_version, memory_stats,
+    reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads, threads,
+};
