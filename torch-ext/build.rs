@@ -5,10 +5,8 @@ use std::path::PathBuf;
 fn main() {
     // torch-sys says where it found libtorch; its headers lie beside the libraries.
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names its library folder");
-    let include = PathBuf::from(&lib)
-        .parent()
-        .expect("libtorch's libraries lie in a folder")
-        .join("include");
+    let include =
+        PathBuf::from(&lib).parent().expect("libtorch's libraries lie in a folder").join("include");
 
     println!("cargo:lib={lib}");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");

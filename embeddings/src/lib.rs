@@ -1,1 +1,15 @@
-//! What a concept is, where it enters a prompt, and its file.
+//! What a concept is: its parameters, its place in a prompt, and its file.
+//!
+//! ```text
+//! prompt ─ tokenize ─► PromptTokens ─┐
+//! concepts ─────────────────────────┴─ Conditioner::encode ─► CrossAttnContext
+//! ```
+
+mod conditioner;
+pub mod file;
+mod prompt;
+mod textual_inversion;
+
+pub use conditioner::Conditioner;
+pub use prompt::{Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in};
+pub use textual_inversion::{Initializer, TextualInversion};

@@ -1,6 +1,22 @@
 //! Networks and numbers of Stable Diffusion: CLIP, the denoising U-Net, the VAE, the noise schedule,
-//! the samplers, weight files and the tokenizer. Nothing here knows of prompts' templates, concepts,
+//! the samplers, weight files and the tokenizer. Nothing here knows of prompt templates, concepts,
 //! data sets or runs.
+//!
+//! A network is always `XConfig` (from `config.json`) → `X::new(params, config)` → `forward`; the name of
+//! a layer's field is its key in the checkpoint.
 
+pub mod clip;
+mod error;
+pub mod folder;
+mod layers;
+pub mod params;
+mod resnet;
 pub mod samplers;
 pub mod schedule;
+pub mod seeded;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;
+pub mod weights;
+
+pub use error::ModelError;

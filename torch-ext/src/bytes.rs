@@ -35,11 +35,9 @@ pub(crate) fn converted(
     let source_number = ffi::kind_number(source)?;
     let target_number = ffi::kind_number(target)?;
     let place = ffi::device_number(device)?;
-    let expected = shape
-        .iter()
-        .try_fold(source.elt_size_in_bytes(), |bytes, &n| {
-            usize::try_from(n).ok().and_then(|n| bytes.checked_mul(n))
-        });
+    let expected = shape.iter().try_fold(source.elt_size_in_bytes(), |bytes, &n| {
+        usize::try_from(n).ok().and_then(|n| bytes.checked_mul(n))
+    });
     if expected != Some(bytes.len()) {
         return Err(TorchError::ByteCount {
             shape: shape.to_vec(),

@@ -42,10 +42,7 @@ where
         let _no_grad = tch::no_grad_guard();
         f(module, inputs)
     };
-    let segment = Box::into_raw(Box::new(Segment {
-        module: Arc::clone(module),
-        f,
-    }));
+    let segment = Box::into_raw(Box::new(Segment { module: Arc::clone(module), f }));
     let handles = ffi::handles(inputs);
     // SAFETY: the handles belong to borrowed tensors. The node takes the segment in every case: it gives it back to
     // `drop_segment` once, when the graph is freed or if building the node fails, and to `run_segment` only before. Both

@@ -38,9 +38,7 @@ pub fn init() -> &'static Cuda {
 
 fn find() -> Cuda {
     if let Err(why) = load(c"libcuda.so.1") {
-        return Cuda::Absent {
-            reason: format!("No NVIDIA driver is installed ({why})."),
-        };
+        return Cuda::Absent { reason: format!("No NVIDIA driver is installed ({why}).") };
     }
     if let Err(why) = load(c"libtorch_cuda.so") {
         return Cuda::Absent {

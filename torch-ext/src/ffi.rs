@@ -107,9 +107,7 @@ pub(crate) fn checked(call: &'static str, status: c_int) -> Result<(), TorchErro
     }
     // SAFETY: ext_error gives a NUL-terminated string of this thread, valid until this thread's next failure; it is
     // copied here.
-    let message = unsafe { CStr::from_ptr(ext_error()) }
-        .to_string_lossy()
-        .into_owned();
+    let message = unsafe { CStr::from_ptr(ext_error()) }.to_string_lossy().into_owned();
     Err(TorchError::Libtorch { call, message })
 }
 

@@ -35,9 +35,7 @@ impl Generator {
         let status = unsafe { ffi::ext_generator_new(seed, &raw mut raw) };
         ffi::checked("a new generator", status)
             .expect("a CPU generator needs only a little memory");
-        Self {
-            raw: NonNull::new(raw).expect("a successful call gives a generator"),
-        }
+        Self { raw: NonNull::new(raw).expect("a successful call gives a generator") }
     }
 
     /// Standard normal numbers, f32, equal to `torch.randn(size, generator=g)`.

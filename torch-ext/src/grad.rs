@@ -19,15 +19,9 @@ pub fn grad(
     if let Some(given) = grad_outputs
         && given.len() != outputs.len()
     {
-        let message = format!(
-            "{} outputs need as many output gradients, not {}",
-            outputs.len(),
-            given.len()
-        );
-        return Err(TorchError::Libtorch {
-            call: "grad",
-            message,
-        });
+        let message =
+            format!("{} outputs need as many output gradients, not {}", outputs.len(), given.len());
+        return Err(TorchError::Libtorch { call: "grad", message });
     }
     let output_handles = ffi::handles(outputs.iter().copied());
     let input_handles = ffi::handles(inputs.iter().copied());

@@ -58,8 +58,7 @@ impl MappedFile {
         // Advice, so a failure costs only memory.
         // SAFETY: dropped pages of a private map that was never written to are read from the file again when needed.
         let _ = unsafe {
-            self.map
-                .unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
         };
         Ok(tensor)
     }

@@ -55,12 +55,7 @@ pub fn memory_stats(device: Device) -> Option<MemoryStats> {
     let status = unsafe { ffi::ext_memory_stats(index, out.as_mut_ptr()) };
     ffi::checked("memory statistics", status).ok()?;
     let [allocated, peak, free, total] = out;
-    Some(MemoryStats {
-        allocated,
-        peak,
-        free,
-        total,
-    })
+    Some(MemoryStats { allocated, peak, free, total })
 }
 
 /// Starts [`MemoryStats::peak`] anew; nothing for the CPU.
@@ -92,9 +87,7 @@ fn served(device: Device) -> Option<libc::c_int> {
 /// The libtorch that this program was built against, such as `2.11.0`.
 pub fn libtorch_version() -> String {
     // SAFETY: a NUL-terminated string constant of the C++ side.
-    unsafe { CStr::from_ptr(ffi::ext_version()) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(ffi::ext_version()) }.to_string_lossy().into_owned()
 }
 
 /// How many threads one operator may use on the CPU.

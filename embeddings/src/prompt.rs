@@ -1,0 +1,231 @@
+//! A prompt with concepts in it, as token ids and slots.
+//!
+//! The text is split at the placeholders first; what is between them goes through the tokenizer. So the
+//! ids around a concept are the same whatever stands in its place.
+
+use models::tokenizer::Tokenizer;
+
+use crate::TextualInversion;
+
+/// A tokenised prompt: start, words, end, padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTokens {
+    /// `S` ids; where a slot is, the id is the padding's and means nothing.
+    pub ids: Vec<i64>,
+    /// Where concepts enter, in order.
+    pub slots: Vec<Slot>,
+    /// The position of the end token.
+    pub end: usize,
+}
+
+/// One position of a prompt that a concept's vector fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// Position in the prompt.
+    pub position: usize,
+    /// Index of the concept.
+    pub concept: usize,
+    /// Which of its vectors.
+    pub vector: usize,
+}
+
+/// What to do with a prompt that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// An error that names the words beyond the end.
+    Refuse,
+    /// Cut them off.
+    Truncate,
+}
+
+/// A prompt or placeholder that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PromptError {
+    /// A word in angle brackets that is no loaded concept.
+    #[error("the prompt '{prompt}' holds {word}, but {known}; load that concept with --concept or take the word out")]
+    UnknownConcept {
+        /// The prompt.
+        prompt: String,
+        /// The word.
+        word: String,
+        /// A list of what is loaded.
+        known: String,
+    },
+    /// More tokens than the text encoder reads.
+    #[error(
+        "the prompt '{prompt}' has {found} tokens, but {limit} fit; beyond the end: '{beyond}'; shorten it or pass --truncate"
+    )]
+    TooLong {
+        /// The prompt.
+        prompt: String,
+        /// Its tokens, without start and end.
+        found: usize,
+        /// Those that fit.
+        limit: usize,
+        /// The text that does not.
+        beyond: String,
+    },
+    /// Truncation would cut a concept.
+    #[error("the prompt '{prompt}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front")]
+    ConceptCutOff {
+        /// The prompt.
+        prompt: String,
+        /// The tokens that fit.
+        limit: usize,
+        /// The concept's word.
+        placeholder: String,
+    },
+    /// A word that cannot stand for a concept.
+    #[error("the concept's word '{word}' {why}; use a word such as <my-cat>")]
+    BadPlaceholder {
+        /// The word.
+        word: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Two concepts under one word.
+    #[error("two concepts are called {word}; give one another name with --concept NAME=FILE")]
+    SamePlaceholder {
+        /// The word.
+        word: String,
+    },
+}
+
+/// Refuses words that a tokenizer could not find again in a prompt.
+pub fn check_placeholder(word: &str) -> Result<(), PromptError> {
+    let why = if word.is_empty() {
+        "is empty"
+    } else if word.chars().any(char::is_whitespace) {
+        "holds white space"
+    } else if word.chars().any(char::is_control) {
+        "holds control characters"
+    } else if word.starts_with("<|") {
+        "looks like a special token of the tokenizer"
+    } else if word.contains(['/', '\\', '\0']) {
+        "holds a character that file names cannot have"
+    } else if !word.chars().any(char::is_alphanumeric) {
+        "holds no letter or digit"
+    } else {
+        return Ok(());
+    };
+    Err(PromptError::BadPlaceholder { word: word.to_owned(), why })
+}
+
+/// The words in angle brackets of a prompt, in order.
+pub fn placeholders_in(prompt: &str) -> impl Iterator<Item = &str> {
+    prompt.match_indices('<').filter_map(|(start, _)| {
+        let rest = &prompt[start..];
+        let end = rest[1..].find(|c: char| c == '<' || c == '>' || c.is_whitespace())? + 1;
+        (end > 1 && rest[end..].starts_with('>')).then(|| &rest[..=end])
+    })
+}
+
+impl PromptTokens {
+    /// Tokenises `prompt` with `concepts` in it; their order is that of [`Slot::concept`].
+    pub fn new(
+        prompt: &str,
+        concepts: &[&TextualInversion],
+        tokenizer: &Tokenizer,
+        overflow: Overflow,
+    ) -> Result<Self, PromptError> {
+        refuse_unknown(prompt, concepts)?;
+        let limit = tokenizer.length() - 2;
+        let mut tokens = Vec::new(); // (id or slot, the byte of the prompt where it starts)
+        let mut rest = 0;
+        while rest < prompt.len() {
+            let found = next_concept(prompt, rest, concepts);
+            let text_end = found.map_or(prompt.len(), |(at, _)| at);
+            for (id, span) in tokenizer.encode_spans(&prompt[rest..text_end]) {
+                tokens.push((Token::Word(id), rest + span.start));
+            }
+            let Some((at, concept)) = found else { break };
+            let vectors = 0..concepts[concept].num_tokens();
+            tokens.extend(vectors.map(|vector| (Token::Slot { concept, vector }, at)));
+            rest = at + concepts[concept].placeholder().len();
+        }
+        if let Some(&(_, byte)) = tokens.get(limit) {
+            if overflow == Overflow::Refuse {
+                return Err(PromptError::TooLong {
+                    prompt: prompt.to_owned(),
+                    found: tokens.len(),
+                    limit,
+                    beyond: prompt[byte..].trim().to_owned(),
+                });
+            }
+            let cut = tokens.drain(limit..).find_map(|(token, _)| match token {
+                Token::Slot { concept, .. } => Some(concept),
+                Token::Word(_) => None,
+            });
+            if let Some(concept) = cut {
+                return Err(PromptError::ConceptCutOff {
+                    prompt: prompt.to_owned(),
+                    limit,
+                    placeholder: concepts[concept].placeholder().to_owned(),
+                });
+            }
+        }
+        Ok(Self::framed(tokens.into_iter().map(|(token, _)| token), tokenizer))
+    }
+
+    fn framed(tokens: impl Iterator<Item = Token>, tokenizer: &Tokenizer) -> Self {
+        let (mut ids, mut slots) = (vec![tokenizer.start()], Vec::new());
+        for token in tokens {
+            match token {
+                Token::Word(id) => ids.push(id),
+                Token::Slot { concept, vector } => {
+                    slots.push(Slot { position: ids.len(), concept, vector });
+                    ids.push(tokenizer.pad());
+                }
+            }
+        }
+        let end = ids.len();
+        ids.push(tokenizer.end());
+        ids.resize(tokenizer.length(), tokenizer.pad());
+        Self { ids, slots, end }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Token {
+    Word(i64),
+    Slot { concept: usize, vector: usize },
+}
+
+fn refuse_unknown(prompt: &str, concepts: &[&TextualInversion]) -> Result<(), PromptError> {
+    let known = |word: &str| concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(word));
+    match placeholders_in(prompt).find(|word| !known(word)) {
+        None => Ok(()),
+        Some(word) => {
+            let names: Vec<&str> = concepts.iter().map(|c| c.placeholder()).collect();
+            let known = match names.len() {
+                0 => "no concept is loaded".to_owned(),
+                _ => format!("the loaded concepts are {}", names.join(", ")),
+            };
+            let (prompt, word) = (prompt.to_owned(), word.to_owned());
+            Err(PromptError::UnknownConcept { prompt, word, known })
+        }
+    }
+}
+
+/// The first place at or after `from` where a placeholder stands, and whose it is; the longest wins.
+fn next_concept(
+    prompt: &str,
+    from: usize,
+    concepts: &[&TextualInversion],
+) -> Option<(usize, usize)> {
+    let matches_at = |at: usize, word: &str| {
+        let Some(found) = prompt.get(at..at + word.len()) else { return false };
+        // A word without brackets must stand alone: "cat" is not in "category".
+        let glued = |outer: Option<char>, inner: Option<char>| {
+            outer.is_some_and(char::is_alphanumeric) && inner.is_some_and(char::is_alphanumeric)
+        };
+        let before = glued(prompt[..at].chars().next_back(), word.chars().next());
+        let after = glued(prompt[at + word.len()..].chars().next(), word.chars().next_back());
+        found.eq_ignore_ascii_case(word) && !before && !after
+    };
+    prompt[from..].char_indices().find_map(|(offset, _)| {
+        let at = from + offset;
+        let here = (0..concepts.len()).filter(|&i| matches_at(at, concepts[i].placeholder()));
+        here.max_by_key(|&i| concepts[i].placeholder().len()).map(|concept| (at, concept))
+    })
+}

@@ -1,0 +1,62 @@
+//! What can be wrong with a model on disk.
+
+use std::path::PathBuf;
+
+/// A model folder, weight file, configuration or tokenizer that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Something that must be there is not.
+    #[error("{path}: {what} is missing; {hint}", path = path.display())]
+    Missing {
+        /// The path that was looked at.
+        path: PathBuf,
+        /// What should have been there.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The operating system refused.
+    #[error("{path}: cannot be read: {source}", path = path.display())]
+    Io {
+        /// The path that was read.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that does not hold what its name says.
+    #[error("{path}: {what}", path = path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        what: String,
+    },
+    /// A configuration that names something these networks do not have.
+    #[error("{part}: {key} is {found}, but only {expected} is supported")]
+    Unsupported {
+        /// The part of the model (`unet`, `vae`, ...).
+        part: &'static str,
+        /// The key in its `config.json`.
+        key: &'static str,
+        /// Its value there.
+        found: String,
+        /// What could have been used.
+        expected: &'static str,
+    },
+    /// A checkpoint that lacks tensors which the configuration asks for.
+    #[error("{0}")]
+    Incomplete(String),
+    /// libtorch refused (a wrong device, out of memory).
+    #[error(transparent)]
+    Torch(#[from] tch::TchError),
+}
+
+impl ModelError {
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn invalid(path: &std::path::Path, what: impl Into<String>) -> Self {
+        Self::Invalid { path: path.to_owned(), what: what.into() }
+    }
+}

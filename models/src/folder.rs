@@ -1,0 +1,157 @@
+//! A Stable Diffusion model in the Hugging Face folder layout.
+//!
+//! Opening reads configurations only; each part's weights are read when it is asked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind};
+
+use crate::ModelError;
+use crate::clip::{ClipText, ClipTextConfig};
+use crate::params::{ParamSource, Params};
+use crate::schedule::ScheduleConfig;
+use crate::tokenizer::Tokenizer;
+use crate::unet::{UNet, UNetConfig};
+use crate::vae::{Vae, VaeConfig};
+use crate::weights::Checkpoint;
+
+/// The configurations of a model, checked; its weights still on disk.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    path: PathBuf,
+    variant: Option<String>,
+    /// Of the text encoder.
+    pub text_encoder: ClipTextConfig,
+    /// Of the U-Net.
+    pub unet: UNetConfig,
+    /// Of the autoencoder.
+    pub vae: VaeConfig,
+    /// Of the scheduler.
+    pub scheduler: ScheduleConfig,
+}
+
+impl ModelFolder {
+    /// Opens a folder with `unet/`, `vae/`, `text_encoder/`, `tokenizer/` and `scheduler/`; `variant` names
+    /// weight files such as `….fp16.safetensors`.
+    pub fn open(path: &Path, variant: Option<&str>) -> Result<Self, ModelError> {
+        let missing = |what: &str, hint: &str| ModelError::Missing {
+            path: path.to_owned(),
+            what: what.to_owned(),
+            hint: hint.to_owned(),
+        };
+        if path.is_file() {
+            let what = "a file, but a folder in the Hugging Face layout was expected; convert a single-file \
+                        checkpoint with diffusers' `from_single_file(...).save_pretrained(FOLDER)`";
+            return Err(ModelError::invalid(path, what));
+        }
+        if !path.is_dir() {
+            return Err(missing(
+                "the model folder",
+                "give the folder of a Stable Diffusion 1.x or 2.x model",
+            ));
+        }
+        for part in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
+            if !path.join(part).is_dir() {
+                let hint = "a model folder in the Hugging Face layout has unet/, vae/, text_encoder/, \
+                            tokenizer/ and scheduler/";
+                return Err(missing(&format!("the folder {part}/"), hint));
+            }
+        }
+        if path.join("text_encoder_2").is_dir() {
+            let what =
+                "a model with two text encoders (SDXL); Stable Diffusion 1.x and 2.x are supported";
+            return Err(ModelError::invalid(path, what));
+        }
+        let folder = Self {
+            path: path.to_owned(),
+            variant: variant.map(str::to_owned),
+            text_encoder: read_config(&path.join("text_encoder/config.json"))?,
+            unet: read_config(&path.join("unet/config.json"))?,
+            vae: read_config(&path.join("vae/config.json"))?,
+            scheduler: read_config(&path.join("scheduler/scheduler_config.json"))?,
+        };
+        folder.unet.check()?;
+        folder.vae.check()?;
+        let (text, unet) = (folder.text_encoder.hidden_size, folder.unet.cross_attention_dim);
+        if text != unet {
+            let what = format!(
+                "the text encoder is {text} wide but the U-Net attends to {unet}; use parts that belong together"
+            );
+            return Err(ModelError::invalid(path, what));
+        }
+        Ok(folder)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder's name, for people.
+    pub fn name(&self) -> String {
+        let full = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
+        Tokenizer::open(&self.path.join("tokenizer"))
+    }
+
+    /// The text encoder, frozen.
+    pub fn load_text_encoder(&self, kind: Kind, device: Device) -> Result<ClipText, ModelError> {
+        let weights = self.checkpoint("text_encoder", "model", kind, device)?;
+        let network = ClipText::new(&Params::root(&weights), &self.text_encoder);
+        weights.report()?.require_complete()?;
+        Ok(network)
+    }
+
+    /// The U-Net, frozen.
+    pub fn load_unet(&self, kind: Kind, device: Device) -> Result<UNet, ModelError> {
+        let weights = self.checkpoint("unet", "diffusion_pytorch_model", kind, device)?;
+        let network = UNet::new(&Params::root(&weights), &self.unet);
+        weights.report()?.require_complete()?;
+        Ok(network)
+    }
+
+    /// The autoencoder, frozen; in f32 where its configuration says that f16 overflows in it.
+    pub fn load_vae(&self, kind: Kind, device: Device) -> Result<Vae, ModelError> {
+        let kind = if self.vae.force_upcast && kind == Kind::Half { Kind::Float } else { kind };
+        let weights = self.checkpoint("vae", "diffusion_pytorch_model", kind, device)?;
+        let network = Vae::new(&Params::root(&weights), &self.vae);
+        weights.report()?.require_complete()?;
+        Ok(network)
+    }
+
+    /// A few rows of the token table as they are on disk, which tell one base's vocabulary from another's.
+    pub fn token_rows(&self, rows: &[usize]) -> Result<Vec<Vec<u8>>, ModelError> {
+        let weights = self.checkpoint("text_encoder", "model", Kind::Float, Device::Cpu)?;
+        let key = "embeddings.token_embedding.weight";
+        let name =
+            if weights.shape(key).is_some() { key.to_owned() } else { format!("text_model.{key}") };
+        weights.raw_rows(&name, rows).ok_or_else(|| ModelError::Missing {
+            path: self.path.join("text_encoder"),
+            what: format!("the tensor {name}"),
+            hint: "use weights and a config.json that belong together".into(),
+        })
+    }
+
+    fn checkpoint(
+        &self,
+        part: &str,
+        stem: &str,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Checkpoint, ModelError> {
+        Checkpoint::open(&self.path.join(part), stem, self.variant.as_deref(), kind, device)
+    }
+}
+
+fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+    let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
+    serde_json::from_str(&text).map_err(|e| {
+        ModelError::invalid(path, format!("not the configuration that was expected: {e}"))
+    })
+}

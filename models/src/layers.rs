@@ -1,0 +1,140 @@
+//! The few layers that all networks here are made of. Every one can be built frozen from a checkpoint.
+
+use serde::Deserialize;
+use tch::Tensor;
+
+use crate::params::Params;
+
+/// `y = x Wᵀ + b` over the last axis.
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn new(params: &Params, inputs: i64, outputs: i64) -> Self {
+        let weight = params.get("weight", &[outputs, inputs]);
+        Self { weight, bias: Some(params.get("bias", &[outputs])) }
+    }
+
+    pub(crate) fn without_bias(params: &Params, inputs: i64, outputs: i64) -> Self {
+        Self { weight: params.get("weight", &[outputs, inputs]), bias: None }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// A two-dimensional convolution.
+pub(crate) struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// A square kernel with "same" padding and stride 1.
+    pub(crate) fn new(params: &Params, inputs: i64, outputs: i64, kernel: i64) -> Self {
+        Self::strided(params, inputs, outputs, kernel, 1, kernel / 2)
+    }
+
+    pub(crate) fn strided(
+        params: &Params,
+        inputs: i64,
+        outputs: i64,
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+    ) -> Self {
+        let weight = params.get("weight", &[outputs, inputs, kernel, kernel]);
+        // Channels-last kernels are several times faster here, and the layout spreads from the weights
+        // through the whole network. A trainable weight stays the leaf that it is.
+        let weight =
+            if weight.requires_grad() { weight } else { torch_ext::channels_last(&weight) };
+        Self { weight, bias: params.get("bias", &[outputs]), stride, padding }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+    }
+}
+
+/// Group normalisation over channels.
+pub(crate) struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub(crate) fn new(params: &Params, groups: i64, channels: i64, eps: f64) -> Self {
+        let (weight, bias) = (params.get("weight", &[channels]), params.get("bias", &[channels]));
+        Self { weight, bias, groups, eps }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// Layer normalisation over the last axis.
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(params: &Params, width: i64, eps: f64) -> Self {
+        let (weight, bias) = (params.get("weight", &[width]), params.get("bias", &[width]));
+        Self { weight, bias, eps }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let width = self.weight.size1().unwrap_or_default();
+        x.layer_norm([width], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// `hidden_act` of a CLIP configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x · sigmoid(1.702 x)`, OpenAI's CLIP (SD 1.x).
+    QuickGelu,
+    /// The exact Gaussian error linear unit, `OpenCLIP` (SD 2.x).
+    Gelu,
+}
+
+impl Activation {
+    pub(crate) fn forward(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::QuickGelu => x * (x * 1.702).sigmoid(),
+            Self::Gelu => x.gelu("none"),
+        }
+    }
+}
+
+/// Multi-head attention of already projected `q` `[B, P, C]`, `k` and `v` `[B, S, C]`; `[B, P, C]`.
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, causal: bool) -> Tensor {
+    let [q, k, v] = [q, k, v].map(|x| split_heads(x, heads)); // [B, heads, P or S, C / heads]
+    let out =
+        Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
+    merge_heads(&out) // [B, P, C]
+}
+
+/// `[B, S, C]` to `[B, heads, S, C / heads]`.
+pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
+    let size = x.size();
+    x.reshape([size[0], size[1], heads, size[2] / heads]).transpose(1, 2)
+}
+
+/// `[B, heads, S, d]` to `[B, S, heads · d]`.
+pub(crate) fn merge_heads(x: &Tensor) -> Tensor {
+    let size = x.size();
+    x.transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]])
+}

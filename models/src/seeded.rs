@@ -1,0 +1,83 @@
+//! Parameters drawn from a rule that depends on names, shapes and one seed only.
+//!
+//! With it a test, a benchmark or a demonstration rebuilds a network that another program (Python
+//! included) drew by the same rule, bit for bit, without a checkpoint:
+//!
+//! ```text
+//! seed = crc32("{component}/{name}#{base_seed}")
+//! u    = rand(shape) of a CPU generator with that seed, f32
+//! z    = (u - 0.5) · 2√3                          uniform, mean 0, standard deviation 1
+//! 1-D, "….weight"        1 + 0.1 z
+//! 1-D, "….bias"          0.05 z
+//! other 1-D              0.02 z
+//! "…_embedding.weight"   0.02 z
+//! everything else        z / √fan_in              fan_in = product of shape[1..]
+//! ```
+//!
+//! Uniform draws, because libtorch's CPU `rand` is exact integer arithmetic and so equal on every machine.
+
+use std::cell::RefCell;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::params::ParamSource;
+
+/// A source of random parameters; it remembers what it drew, so that it can be saved.
+pub struct Seeded {
+    component: String,
+    base_seed: u64,
+    kind: Kind,
+    device: Device,
+    drawn: RefCell<Vec<(String, Tensor)>>,
+}
+
+impl Seeded {
+    /// The seed that fixtures and benchmarks use.
+    pub const BASE_SEED: u64 = 20_231_115;
+
+    /// Parameters for one component: `unet`, `vae`, `text_encoder` or `vision_encoder`.
+    pub fn new(component: &str, base_seed: u64, kind: Kind, device: Device) -> Self {
+        Self { component: component.to_owned(), base_seed, kind, device, drawn: RefCell::default() }
+    }
+
+    /// All that was drawn so far, by name.
+    pub fn into_drawn(self) -> Vec<(String, Tensor)> {
+        self.drawn.into_inner()
+    }
+}
+
+/// `z` of the rule: uniform with unit variance, f32 on the CPU. Also the inputs of fixtures, whose names
+/// are `input/NAME`.
+pub fn uniform(name: &str, base_seed: u64, shape: &[i64]) -> Tensor {
+    let seed = crc32fast::hash(format!("{name}#{base_seed}").as_bytes());
+    let u = torch_ext::Generator::cpu(u64::from(seed)).rand(shape);
+    (u - 0.5) * (2.0 * 3f64.sqrt())
+}
+
+impl ParamSource for Seeded {
+    fn parameter(&self, name: &str, shape: &[i64]) -> Tensor {
+        let z = uniform(&format!("{}/{name}", self.component), self.base_seed, shape);
+        let drawn = match (shape.len(), name) {
+            (1, n) if n.ends_with(".weight") => z * 0.1 + 1.0,
+            (1, n) if n.ends_with(".bias") => z * 0.05,
+            (1, _) => z * 0.02,
+            (_, n) if n.ends_with("_embedding.weight") => z * 0.02,
+            _ => z * (1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt()),
+        };
+        let drawn = drawn.to_kind(self.kind).to_device(self.device);
+        self.drawn.borrow_mut().push((name.to_owned(), drawn.shallow_clone()));
+        drawn
+    }
+
+    fn shape(&self, _name: &str) -> Option<Vec<i64>> {
+        None
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+}

@@ -1,0 +1,129 @@
+//! All that the U-Net reads besides latents and timesteps.
+
+use tch::Tensor;
+
+/// A cross-attention layer, in execution order: for Stable Diffusion down 0-5, middle 6, up 7-15.
+/// A layer knows its id from construction; nothing is counted during a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerId(u8);
+
+impl LayerId {
+    /// Its place in [`CrossAttnContext::PerLayer`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Hands out layer ids while the network is built.
+#[derive(Default)]
+pub(crate) struct LayerIds(u8);
+
+impl LayerIds {
+    pub(crate) fn next(&mut self) -> LayerId {
+        self.0 += 1;
+        LayerId(self.0 - 1)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// What one cross-attention layer attends to. Each `[B, S, D]`; keys and values are projected from
+/// different tensors where a method wants it (NeTI's bypass feeds values only).
+#[derive(Debug)]
+pub struct KeyValue {
+    /// Read by `to_k`.
+    pub key: Tensor,
+    /// Read by `to_v`.
+    pub value: Tensor,
+}
+
+impl KeyValue {
+    /// Keys and values from the same context.
+    pub fn same(context: Tensor) -> Self {
+        Self { key: context.shallow_clone(), value: context }
+    }
+
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self { key: f(&self.key), value: f(&self.value) }
+    }
+}
+
+/// The context of every cross-attention layer.
+#[derive(Debug)]
+pub enum CrossAttnContext {
+    /// One for all.
+    Shared(KeyValue),
+    /// One for each layer, by [`LayerId`].
+    PerLayer(Vec<KeyValue>),
+}
+
+impl CrossAttnContext {
+    /// What `layer` attends to.
+    pub fn at(&self, layer: LayerId) -> &KeyValue {
+        match self {
+            Self::Shared(shared) => shared,
+            Self::PerLayer(layers) => &layers[layer.index()],
+        }
+    }
+
+    /// The same function on every tensor (a change of kind, a repetition along the batch).
+    #[must_use]
+    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        match self {
+            Self::Shared(shared) => Self::Shared(shared.map(f)),
+            Self::PerLayer(layers) => {
+                Self::PerLayer(layers.iter().map(|layer| layer.map(&f)).collect())
+            }
+        }
+    }
+
+    /// Several contexts one after the other along the batch; shared ones are repeated for each layer as
+    /// soon as one differs by layer.
+    #[must_use]
+    pub fn cat(parts: &[&Self]) -> Self {
+        let layers = parts.iter().find_map(|part| match part {
+            Self::Shared(_) => None,
+            Self::PerLayer(layers) => Some(layers.len()),
+        });
+        let join = |at: &dyn Fn(&Self) -> KeyValue| {
+            let all: Vec<KeyValue> = parts.iter().map(|part| at(part)).collect();
+            let keys: Vec<&Tensor> = all.iter().map(|kv| &kv.key).collect();
+            let values: Vec<&Tensor> = all.iter().map(|kv| &kv.value).collect();
+            KeyValue { key: Tensor::cat(&keys, 0), value: Tensor::cat(&values, 0) }
+        };
+        let copy = |kv: &KeyValue| kv.map(Tensor::shallow_clone);
+        match layers {
+            None => Self::Shared(join(&|part| copy(part.at(LayerId(0))))),
+            Some(n) => Self::PerLayer(
+                (0..n as u8).map(|i| join(&|part| copy(part.at(LayerId(i))))).collect(),
+            ),
+        }
+    }
+}
+
+/// The conditioning of a pass. Cross-attention, a bias on the time embedding and a residual after
+/// `conv_in` are enough for every method here.
+#[derive(Debug)]
+pub struct Conditioning {
+    /// What the cross-attention layers attend to.
+    pub context: CrossAttnContext,
+    /// Added to the time embedding, `[B, 4 · channels]`.
+    pub time_bias: Option<Tensor>,
+    /// Added after `conv_in`, `[B, channels, H, W]`.
+    pub stem_residual: Option<Tensor>,
+}
+
+impl Conditioning {
+    /// A context and nothing else.
+    pub fn context(context: CrossAttnContext) -> Self {
+        Self { context, time_bias: None, stem_residual: None }
+    }
+}
+
+/// A listener on the cross-attention. It is shown full maps and should keep a reduction, never the maps.
+pub trait AttnProbe {
+    /// The probabilities of one layer, `[B, heads, P, S]` with P latent pixels; f32, differentiable.
+    fn observe(&mut self, layer: LayerId, probs: &Tensor);
+}

@@ -1,0 +1,313 @@
+//! Weight files in the Hugging Face layout: one safetensors file, a variant of it, or shards with an index.
+//!
+//! A tensor goes from the memory map to its kind and device in one copy; nothing is initialised first.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+use torch_ext::MappedFile;
+
+use crate::ModelError;
+use crate::params::ParamSource;
+
+/// One tensor on disk.
+struct Entry {
+    file: usize,
+    kind: Kind,
+    shape: Vec<i64>,
+    bytes: Range<usize>,
+}
+
+/// The tensors of one component, not yet read.
+pub struct Checkpoint {
+    files: Vec<(PathBuf, MappedFile)>,
+    entries: HashMap<String, Entry>,
+    kind: Kind,
+    device: Device,
+    taken: RefCell<BTreeSet<String>>,
+    misses: RefCell<Vec<Miss>>,
+    failure: RefCell<Option<ModelError>>,
+}
+
+/// A tensor that the network asked for and the files do not hold in that shape.
+#[derive(Debug)]
+pub struct Miss {
+    /// Its name.
+    pub name: String,
+    /// The shape that the configuration asks for.
+    pub expected: Vec<i64>,
+    /// The shape it has on disk, where the name exists.
+    pub found: Option<Vec<i64>>,
+    /// The most similar name that nothing has asked for.
+    pub nearest: Option<String>,
+}
+
+/// What became of the tensors of a component.
+#[must_use = "a network with missing tensors holds zeros in their place"]
+#[derive(Debug)]
+pub struct LoadReport {
+    /// How many were loaded.
+    pub loaded: usize,
+    /// Those that were asked for and not found, or found in another shape.
+    pub missing: Vec<Miss>,
+    /// Those that nothing asked for.
+    pub unused: Vec<String>,
+    folder: PathBuf,
+}
+
+impl LoadReport {
+    /// Refuses a network with missing tensors; the error names them and the nearest key for each.
+    ///
+    /// Extra tensors are normal (position ids, averaged weights) and no reason to refuse.
+    pub fn require_complete(self) -> Result<(), ModelError> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        let describe = |miss: &Miss| match (&miss.found, &miss.nearest) {
+            (Some(found), _) => {
+                format!("{} is {found:?} and not {:?}", miss.name, miss.expected)
+            }
+            (None, Some(nearest)) => {
+                format!("{} {:?} (nearest: {nearest})", miss.name, miss.expected)
+            }
+            (None, None) => format!("{} {:?}", miss.name, miss.expected),
+        };
+        let mut named: Vec<String> = self.missing.iter().take(5).map(describe).collect();
+        if self.missing.len() > named.len() {
+            named.push(format!("and {} more", self.missing.len() - named.len()));
+        }
+        Err(ModelError::Incomplete(format!(
+            "{}: {} of {} tensors that config.json asks for are missing or of another shape: {}; \
+             use weights and a config.json that belong together",
+            self.folder.display(),
+            self.missing.len(),
+            self.missing.len() + self.loaded,
+            named.join(", "),
+        )))
+    }
+}
+
+/// `….safetensors.index.json`.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens the weights in `folder` whose file is `stem` (`diffusion_pytorch_model` or `model`), of this
+    /// variant where one is named; a folder with only one variant is opened without naming it.
+    pub fn open(
+        folder: &Path,
+        stem: &str,
+        variant: Option<&str>,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let mut files = Vec::new();
+        let mut entries = HashMap::new();
+        for path in weight_files(folder, stem, variant)? {
+            let map = MappedFile::open(&path).map_err(|e| ModelError::io(&path, e))?;
+            read_header(&path, map.bytes(), files.len(), &mut entries)?;
+            files.push((path, map));
+        }
+        Ok(Self {
+            files,
+            entries,
+            kind,
+            device,
+            taken: RefCell::default(),
+            misses: RefCell::default(),
+            failure: RefCell::default(),
+        })
+    }
+
+    /// What was loaded, missed and left over by the network that was built from this.
+    pub fn report(self) -> Result<LoadReport, ModelError> {
+        if let Some(failure) = self.failure.into_inner() {
+            return Err(failure);
+        }
+        let taken = self.taken.into_inner();
+        let mut unused: Vec<String> =
+            self.entries.keys().filter(|name| !taken.contains(*name)).cloned().collect();
+        unused.sort();
+        let mut missing = self.misses.into_inner();
+        for miss in &mut missing {
+            let closeness =
+                |name: &&String| (strsim::normalized_levenshtein(&miss.name, name) * 1e6) as u64;
+            miss.nearest = unused.iter().max_by_key(closeness).cloned();
+        }
+        let folder = self.files.first().and_then(|(path, _)| path.parent());
+        let folder = folder.unwrap_or(Path::new("")).to_owned();
+        Ok(LoadReport { loaded: taken.len(), missing, unused, folder })
+    }
+
+    /// The bytes of some rows of a two-dimensional tensor as they are on disk, for fingerprints.
+    pub fn raw_rows(&self, name: &str, rows: &[usize]) -> Option<Vec<Vec<u8>>> {
+        let entry = self.entries.get(name)?;
+        let bytes = self.files[entry.file].1.bytes().get(entry.bytes.clone())?;
+        let stride = bytes.len() / usize::try_from(*entry.shape.first()?).ok()?;
+        rows.iter().map(|r| Some(bytes.get(r * stride..(r + 1) * stride)?.to_vec())).collect()
+    }
+
+    fn read(&self, entry: &Entry, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let (path, map) = &self.files[entry.file];
+        map.tensor(entry.bytes.clone(), entry.kind, shape, self.kind, self.device)
+            .map_err(|e| ModelError::invalid(path, e.to_string()))
+    }
+}
+
+impl ParamSource for Checkpoint {
+    fn parameter(&self, name: &str, shape: &[i64]) -> Tensor {
+        let zeros = || Tensor::zeros(shape, (self.kind, self.device));
+        let miss =
+            |found| Miss { name: name.to_owned(), expected: shape.to_vec(), found, nearest: None };
+        let Some(entry) = self.entries.get(name) else {
+            self.misses.borrow_mut().push(miss(None));
+            return zeros();
+        };
+        self.taken.borrow_mut().insert(name.to_owned());
+        // A 1×1 convolution and a linear layer are the same numbers; files disagree on which it is.
+        if without_ones(&entry.shape) != without_ones(shape) {
+            self.misses.borrow_mut().push(miss(Some(entry.shape.clone())));
+            return zeros();
+        }
+        match self.read(entry, shape) {
+            Ok(tensor) => tensor,
+            Err(error) => {
+                self.failure.borrow_mut().get_or_insert(error);
+                zeros()
+            }
+        }
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.entries.get(name).map(|entry| entry.shape.clone())
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+}
+
+fn without_ones(shape: &[i64]) -> &[i64] {
+    let end = shape.iter().rposition(|&n| n != 1).map_or(0, |i| i + 1);
+    &shape[..end]
+}
+
+fn read_header(
+    path: &Path,
+    bytes: &[u8],
+    file: usize,
+    entries: &mut HashMap<String, Entry>,
+) -> Result<(), ModelError> {
+    let invalid = |what: String| {
+        ModelError::invalid(path, format!("not a whole safetensors file: {what}; fetch it again"))
+    };
+    if bytes.starts_with(b"version https://git-lfs") {
+        let what = "a Git LFS pointer and not the weights; run `git lfs pull` in the model folder";
+        return Err(ModelError::invalid(path, what));
+    }
+    let (header, _) = SafeTensors::read_metadata(bytes).map_err(|e| invalid(e.to_string()))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;
+    let data = 8 + header;
+    for (name, view) in tensors.iter() {
+        let kind = match view.dtype() {
+            Dtype::F64 => Kind::Double,
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            Dtype::I32 => Kind::Int,
+            Dtype::U8 => Kind::Uint8,
+            Dtype::BOOL => Kind::Bool,
+            // Only refused where a network asks for it: it is then reported as missing.
+            _ => continue,
+        };
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        debug_assert!(start >= data);
+        let shape = view.shape().iter().map(|&n| n as i64).collect();
+        let bytes = start..start + view.data().len();
+        entries.insert(name.to_owned(), Entry { file, kind, shape, bytes });
+    }
+    Ok(())
+}
+
+/// The files that hold the weights: the named variant, else the plain file, else the only variant there is.
+fn weight_files(
+    folder: &Path,
+    stem: &str,
+    variant: Option<&str>,
+) -> Result<Vec<PathBuf>, ModelError> {
+    let names: BTreeSet<String> = fs::read_dir(folder)
+        .map_err(|e| ModelError::io(folder, e))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let candidates = |variant: Option<&str>| match variant {
+        Some(v) => vec![
+            format!("{stem}.{v}.safetensors"),
+            format!("{stem}.safetensors.index.{v}.json"),
+            format!("{stem}.{v}.safetensors.index.json"),
+            format!("{stem}.safetensors.{v}.index.json"),
+        ],
+        None => vec![format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")],
+    };
+    let find = |variant| candidates(variant).into_iter().find(|name| names.contains(name));
+    let only_variant = || {
+        let (prefix, suffix) = (format!("{stem}."), ".safetensors");
+        let mut variants = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix(suffix))
+            .filter(|name| !name.contains("-of-"));
+        match (variants.next(), variants.next()) {
+            (Some(variant), None) => find(Some(variant)),
+            _ => None,
+        }
+    };
+    let found = match variant {
+        Some(v) => find(Some(v)).or_else(|| find(None)),
+        None => find(None).or_else(only_variant),
+    };
+    let Some(found) = found else {
+        let pickled = names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".ckpt"));
+        let hint = if pickled {
+            "only pickled weights are here, which are never opened; convert them with Python: \
+             `StableDiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`"
+        } else {
+            "fetch the model's safetensors files again"
+        };
+        return Err(ModelError::Missing {
+            path: folder.to_owned(),
+            what: format!("{stem}.safetensors"),
+            hint: hint.to_owned(),
+        });
+    };
+    if !found.ends_with(".json") {
+        return Ok(vec![folder.join(found)]);
+    }
+    let path = folder.join(&found);
+    let text = fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
+    let index: ShardIndex = serde_json::from_str(&text)
+        .map_err(|e| ModelError::invalid(&path, format!("not a shard index: {e}")))?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    for shard in &shards {
+        // An index is data from elsewhere; it may only name its neighbours.
+        if Path::new(shard).components().count() != 1 || !names.contains(shard) {
+            return Err(ModelError::Missing {
+                path: folder.join(shard),
+                what: format!("a shard that {found} names"),
+                hint: "fetch the model again".into(),
+            });
+        }
+    }
+    Ok(shards.into_iter().map(|shard| folder.join(shard)).collect())
+}
