@@ -75,7 +75,8 @@ fn splice(words: &Tensor, prompts: &[&PromptTokens], concepts: &[&TextualInversi
     let mut index: Vec<i64> = (0..batch * length).collect();
     for (b, prompt) in prompts.iter().enumerate() {
         for slot in &prompt.slots {
-            index[b * length as usize + slot.position] = first_row[slot.concept] + slot.vector as i64;
+            index[b * length as usize + slot.position] =
+                first_row[slot.concept] + slot.vector as i64;
         }
     }
     let index = Tensor::from_slice(&index).to_device(words.device());

@@ -42,7 +42,9 @@ pub enum Overflow {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
     /// A word in angle brackets that is no loaded concept.
-    #[error("the prompt '{prompt}' holds {word}, but {known}; load that concept with --concept or take the word out")]
+    #[error(
+        "the prompt '{prompt}' holds {word}, but {known}; load that concept with --concept or take the word out"
+    )]
     UnknownConcept {
         /// The prompt.
         prompt: String,
@@ -66,7 +68,9 @@ pub enum PromptError {
         beyond: String,
     },
     /// Truncation would cut a concept.
-    #[error("the prompt '{prompt}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front")]
+    #[error(
+        "the prompt '{prompt}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front"
+    )]
     ConceptCutOff {
         /// The prompt.
         prompt: String,

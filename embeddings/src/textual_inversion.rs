@@ -40,7 +40,8 @@ impl TextualInversion {
     ) -> Self {
         let vectors = match initializer {
             Initializer::Tokens(ids) => {
-                let rows = table.index_select(0, &Tensor::from_slice(ids).to_device(table.device()));
+                let rows =
+                    table.index_select(0, &Tensor::from_slice(ids).to_device(table.device()));
                 spread(&rows.to_kind(Kind::Float), count)
             }
             Initializer::Random => {
