@@ -100,10 +100,10 @@ extern "C" fn run_segment<M: RefUnwindSafe>(
 }
 
 extern "C" fn drop_segment<M>(segment: *mut c_void) {
-    // A destructor that panics must not unwind into C++; there is nobody left to tell.
-    // SAFETY: made by Box::into_raw in `checkpoint::<M>`; the node calls this once, last.
+    // A destructor that panics must not unwind into C++, and there is nobody left to tell.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        drop(unsafe { Box::from_raw(segment.cast::<Segment<M>>()) })
+        // SAFETY: made by Box::into_raw in `checkpoint::<M>`; the node calls this once, last.
+        drop(unsafe { Box::from_raw(segment.cast::<Segment<M>>()) });
     }));
 }
 
