@@ -1,1 +1,258 @@
-//! Samplers of the reverse process.
+//! Samplers: from noise to latents, one model evaluation at a time.
+//!
+//! Each walks the trajectory of the scheduler of the same name in Python's diffusers 0.42, made there by
+//! `Scheduler.from_config(pipe.scheduler.config)`. A loop over one reads
+//!
+//! ```text
+//! let mut x = noise * sampler.initial_noise_scale();
+//! for t in sampler.timesteps().to_vec() {
+//!     let prediction = unet(&sampler.model_input(&x), t);
+//!     x = sampler.step(&prediction, &x, &mut draw);
+//! }
+//! ```
+
+mod ddim;
+mod euler;
+mod heun;
+mod kind;
+mod multistep;
+mod pndm;
+mod spacing;
+mod unipc;
+
+pub use kind::{SamplerKind, SamplerName};
+
+use crate::schedule::{
+    COMMON_BETAS, FinalSigmas, PredictionType, ScheduleConfig, ScheduleError, TimestepSpacing,
+};
+use tch::{Kind, Tensor};
+
+/// What a user may say about sampling; `None` is as the scheduler's configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SamplerConfig {
+    /// How steps spread over timesteps.
+    pub spacing: Option<TimestepSpacing>,
+    /// Whether noise levels follow Karras et al. 2022.
+    pub karras: Option<bool>,
+    /// How much noise DDIM adds at each step: 0 none, 1 as much as DDPM.
+    pub eta: f64,
+}
+
+/// A walk from noise to latents. It holds its place, so one is built for each image or batch.
+pub trait Sampler {
+    /// The timestep of each model evaluation, in order. Heun evaluates twice a step, Euler may lie between two.
+    fn timesteps(&self) -> &[f64];
+
+    /// What standard normal noise is multiplied by to start.
+    fn initial_noise_scale(&self) -> f64;
+
+    /// What the network reads at the current evaluation; the kind of `x_t`.
+    fn model_input(&self, x_t: &Tensor) -> Tensor {
+        x_t.shallow_clone()
+    }
+
+    /// Goes on by one evaluation; mathematics in f32, the result in the kind of `x_t`.
+    ///
+    /// `noise` draws standard normal f32 values of the shape of `x_t`; only ancestral samplers call it, once a
+    /// step. Panics when called more often than there are timesteps.
+    fn step(
+        &mut self,
+        prediction: &Tensor,
+        x_t: &Tensor,
+        noise: &mut dyn FnMut() -> Tensor,
+    ) -> Tensor;
+}
+
+/// Builds a sampler for a number of steps.
+pub fn build(
+    kind: SamplerKind,
+    schedule: &ScheduleConfig,
+    sampler: &SamplerConfig,
+    steps: usize,
+) -> Result<Box<dyn Sampler>, ScheduleError> {
+    let sampling = Sampling::new(kind, schedule, sampler, steps)?;
+    Ok(match kind {
+        SamplerKind::Ddim => Box::new(ddim::Ddim::new(&sampling, sampler.eta)?),
+        SamplerKind::Pndm => Box::new(pndm::Pndm::new(&sampling)?),
+        SamplerKind::Euler => Box::new(euler::Euler::new(&sampling, false)?),
+        SamplerKind::EulerAncestral => Box::new(euler::Euler::new(&sampling, true)?),
+        SamplerKind::Heun => Box::new(heun::Heun::new(&sampling)?),
+        SamplerKind::DpmPlusPlus2M => Box::new(multistep::DpmPlusPlus2M::new(&sampling)?),
+        SamplerKind::UniPc => Box::new(unipc::UniPc::new(&sampling)?),
+    })
+}
+
+/// A checked request: the file's settings with the sampler's defaults and the user's wishes applied.
+struct Sampling<'a> {
+    kind: SamplerKind,
+    config: &'a ScheduleConfig,
+    steps: usize,
+    spacing: TimestepSpacing,
+    karras: bool,
+    alpha_bar: Vec<f32>,
+}
+
+impl<'a> Sampling<'a> {
+    fn new(
+        kind: SamplerKind,
+        config: &'a ScheduleConfig,
+        sampler: &SamplerConfig,
+        steps: usize,
+    ) -> Result<Self, ScheduleError> {
+        use SamplerKind::{Ddim, EulerAncestral, Heun, Pndm};
+        let train = config.num_train_timesteps;
+        if steps == 0 || steps > train {
+            let expected = format!("expected 1 to {train}, the number of timesteps of training");
+            return Err(ScheduleError::Steps {
+                sampler: kind.name(),
+                steps,
+                expected,
+            });
+        }
+        let default_spacing = match kind {
+            Ddim | Pndm => TimestepSpacing::Leading,
+            _ => TimestepSpacing::Linspace,
+        };
+        let has_karras = !matches!(kind, Ddim | Pndm | EulerAncestral);
+        let default_betas = if kind == Heun {
+            (0.000_85, 0.012)
+        } else {
+            COMMON_BETAS
+        };
+        // Python's PNDM and Heun know no such key and go on without it.
+        let zero_snr = config.rescale_betas_zero_snr && !matches!(kind, Pndm | Heun);
+        let mut alpha_bar = config.alpha_bar(default_betas, zero_snr)?;
+        if zero_snr && kind != Ddim {
+            // Close to zero, so that the first noise level is finite: 4096.
+            alpha_bar[train - 1] = 2f32.powi(-24);
+        }
+        let sampling = Self {
+            kind,
+            config,
+            steps,
+            spacing: sampler
+                .spacing
+                .or(config.timestep_spacing)
+                .unwrap_or(default_spacing),
+            karras: has_karras && sampler.karras.or(config.use_karras_sigmas).unwrap_or(false),
+            alpha_bar,
+        };
+        if sampler.karras == Some(true) && !has_karras {
+            return Err(sampling.refuse(
+                "Karras noise levels",
+                "take euler, heun, dpm++2m or unipc, or leave them out",
+            ));
+        }
+        if sampler.eta != 0.0 && kind != Ddim {
+            return Err(sampling.refuse(
+                format!("eta {}", sampler.eta),
+                "only ddim has an eta; leave it out",
+            ));
+        }
+        sampling.check_file()?;
+        Ok(sampling)
+    }
+
+    /// Settings of the file that would change the trajectory and that no sampler here follows.
+    fn check_file(&self) -> Result<(), ScheduleError> {
+        use SamplerKind::{Ddim, DpmPlusPlus2M, Euler, EulerAncestral, Heun, Pndm, UniPc};
+        let (file, kind) = (self.config, self.kind);
+        let hint = "remove it from the scheduler's configuration or choose another sampler";
+        let solver = matches!(kind, DpmPlusPlus2M | UniPc);
+        let spread = solver || matches!(kind, Euler | Heun);
+        let refused = [
+            ("thresholding", file.thresholding, solver || kind == Ddim),
+            (
+                "use_exponential_sigmas",
+                file.use_exponential_sigmas,
+                spread,
+            ),
+            ("use_beta_sigmas", file.use_beta_sigmas, spread),
+            ("use_flow_sigmas", file.use_flow_sigmas, solver),
+            ("use_lu_lambdas", file.use_lu_lambdas, kind == DpmPlusPlus2M),
+        ];
+        for (key, value, read) in refused {
+            if read && value == Some(true) {
+                return Err(self.refuse(format!("{key} true"), hint));
+            }
+        }
+        if file.prediction_type == PredictionType::Sample && matches!(kind, Pndm | EulerAncestral) {
+            return Err(self.refuse("prediction_type sample", "choose another sampler"));
+        }
+        let expected = [
+            (
+                "interpolation_type",
+                &file.interpolation_type,
+                ["linear"].as_slice(),
+                kind == Euler,
+            ),
+            (
+                "timestep_type",
+                &file.timestep_type,
+                &["discrete"],
+                kind == Euler,
+            ),
+            (
+                "algorithm_type",
+                &file.algorithm_type,
+                &["dpmsolver++", "deis"],
+                kind == DpmPlusPlus2M,
+            ),
+            (
+                "solver_type",
+                &file.solver_type,
+                &["midpoint", "logrho", "bh1", "bh2"],
+                kind == DpmPlusPlus2M,
+            ),
+        ];
+        for (key, value, known, read) in expected {
+            if let Some(value) = value
+                .as_deref()
+                .filter(|value| read && !known.contains(value))
+            {
+                return Err(self.refuse(format!("{key} {value}"), hint));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, setting: impl Into<String>, hint: &str) -> ScheduleError {
+        ScheduleError::Setting {
+            sampler: self.kind.name(),
+            setting: setting.into(),
+            hint: hint.to_owned(),
+        }
+    }
+
+    fn final_sigmas(&self) -> FinalSigmas {
+        self.config.final_sigmas_type.unwrap_or_default()
+    }
+}
+
+/// The signal and noise factors of a noise level, in f32 as Python has them: they sum to 1 when squared.
+fn signal_and_noise(sigma: f32) -> (f32, f32) {
+    let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+    (alpha, sigma * alpha)
+}
+
+/// `x_0` from a prediction, where `x = alpha x_0 + sigma noise` with squares that sum to 1.
+fn predicted_original(
+    kind: PredictionType,
+    prediction: &Tensor,
+    x: &Tensor,
+    (alpha, sigma): (f32, f32),
+) -> Tensor {
+    match kind {
+        PredictionType::Epsilon => (x - times(prediction, sigma)) / f64::from(alpha),
+        PredictionType::VPrediction => times(x, alpha) - times(prediction, sigma),
+        PredictionType::Sample => prediction.shallow_clone(),
+    }
+}
+
+fn f32_of(x: &Tensor) -> Tensor {
+    x.to_kind(Kind::Float)
+}
+
+fn times(x: &Tensor, factor: f32) -> Tensor {
+    x * f64::from(factor)
+}
