@@ -1,0 +1,287 @@
+//! What reading photos says: notices that leave the run going, errors that stop it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{FEW_PHOTOS, MAX_PIXELS};
+
+/// Something about the photos that the user should know; each displays as one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Hidden files and files that are no photos.
+    Skipped {
+        /// The files, by name.
+        files: Vec<PathBuf>,
+    },
+    /// Folders inside the photo folder; their photos are not read.
+    SkippedFolders {
+        /// The folders, by name.
+        folders: Vec<PathBuf>,
+    },
+    /// Pictures in a format that is not read here.
+    Unsupported {
+        /// The format's name.
+        format: &'static str,
+        /// The files, by name.
+        files: Vec<PathBuf>,
+    },
+    /// A photo whose cut part has to be enlarged to the training size.
+    TooSmall {
+        /// The photo.
+        file: PathBuf,
+        /// Its width and height.
+        size: (u32, u32),
+        /// The training width and height.
+        target: (u32, u32),
+    },
+    /// Fewer than [`FEW_PHOTOS`] photos.
+    TooFew {
+        /// How many there are.
+        count: usize,
+    },
+    /// Two photos that show the same.
+    Duplicate {
+        /// The earlier one.
+        a: PathBuf,
+        /// The later one.
+        b: PathBuf,
+        /// Equal byte for byte, rather than equal to the eye.
+        same_bytes: bool,
+    },
+    /// Photos without a caption among others that have one.
+    WithoutCaption {
+        /// The photos.
+        files: Vec<PathBuf>,
+    },
+    /// A caption file with more than one line, of which the first is used.
+    LongCaption {
+        /// The caption file.
+        file: PathBuf,
+    },
+    /// A caption file without text.
+    EmptyCaption {
+        /// The caption file.
+        file: PathBuf,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Skipped { files } => {
+                write!(f, "skipped {}: {}", count(files, "file"), names(files))
+            }
+            Self::SkippedFolders { folders } => write!(
+                f,
+                "skipped {}: {}; only photos that lie directly in the folder are read",
+                count(folders, "sub-folder"),
+                names(folders)
+            ),
+            Self::Unsupported { format, files } => write!(
+                f,
+                "{format} is not supported, so {} left out: {}; export as JPEG or PNG to use {}",
+                if files.len() == 1 {
+                    "1 picture is".into()
+                } else {
+                    format!("{} pictures are", files.len())
+                },
+                names(files),
+                convert_hint(format)
+            ),
+            Self::TooSmall { file, size, target } => write!(
+                f,
+                "{} is {}×{}, too small for {}×{}: it is enlarged, and the concept will look soft",
+                name(file),
+                size.0,
+                size.1,
+                target.0,
+                target.1
+            ),
+            Self::TooFew { count } => write!(
+                f,
+                "only {count} photo{}: {FEW_PHOTOS} or more, with different backgrounds, teach the concept rather than the photo",
+                if *count == 1 { "" } else { "s" }
+            ),
+            Self::Duplicate {
+                a,
+                b,
+                same_bytes: true,
+            } => write!(f, "{} and {} are the same file", name(a), name(b)),
+            Self::Duplicate {
+                a,
+                b,
+                same_bytes: false,
+            } => {
+                write!(
+                    f,
+                    "{} and {} show nearly the same; each counts, so what they show weighs double",
+                    name(a),
+                    name(b)
+                )
+            }
+            Self::WithoutCaption { files } => write!(
+                f,
+                "no caption for {}: {}",
+                count(files, "photo"),
+                names(files)
+            ),
+            Self::LongCaption { file } => write!(
+                f,
+                "{} has several lines; the first is the caption",
+                name(file)
+            ),
+            Self::EmptyCaption { file } => write!(
+                f,
+                "{} is empty; its photo counts as without a caption",
+                name(file)
+            ),
+        }
+    }
+}
+
+/// The way to a readable copy, where there is a short one.
+fn convert_hint(format: &str) -> &'static str {
+    match format {
+        "HEIC" => {
+            "them, e.g. `heif-convert photo.heic photo.jpg`; iPhones write JPEG with Camera > Formats > Most Compatible"
+        }
+        "AVIF" => "them, e.g. `avifdec photo.avif photo.png`",
+        _ => "them",
+    }
+}
+
+/// "1 file", "3 files".
+fn count(files: &[PathBuf], noun: &str) -> String {
+    format!(
+        "{} {noun}{}",
+        files.len(),
+        if files.len() == 1 { "" } else { "s" }
+    )
+}
+
+/// Up to five file names in one line.
+fn names(files: &[PathBuf]) -> String {
+    const SHOWN: usize = 5;
+    let mut line = files
+        .iter()
+        .take(SHOWN)
+        .map(|file| name(file))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if files.len() > SHOWN {
+        line = format!("{line} and {} more", files.len() - SHOWN);
+    }
+    line
+}
+
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Why a folder of photos cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PhotoError {
+    /// Nothing at the path.
+    #[error(
+        "photo folder {folder} does not exist; give the folder that holds the photos of the concept"
+    )]
+    Missing {
+        /// The path given.
+        folder: PathBuf,
+    },
+    /// A file where a folder is expected.
+    #[error(
+        "{path} is a file, but a folder of photos is expected; put the photo into a folder of its own and give that"
+    )]
+    NotAFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The folder cannot be listed.
+    #[error("photo folder {folder} cannot be read: {source}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing in the folder.
+    #[error(
+        "photo folder {folder} is empty; put at least one photo (JPEG, PNG, WebP, BMP or TIFF) into it"
+    )]
+    Empty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Files, but no photo among them.
+    #[error("photo folder {folder} holds no photo (JPEG, PNG, WebP, BMP or TIFF): {found}")]
+    NoPhotos {
+        /// The folder.
+        folder: PathBuf,
+        /// What lies there instead: the notices in one line.
+        found: String,
+    },
+    /// A file that cannot be read.
+    #[error("{file} cannot be read: {source}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A photo of zero bytes.
+    #[error("{file} is empty (0 bytes); remove it or copy it again")]
+    ZeroBytes {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file named like a picture that holds something else.
+    #[error(
+        "{file} is named like a picture, but holds none that is known; remove it, or export it as JPEG or PNG"
+    )]
+    NotAPicture {
+        /// The file.
+        file: PathBuf,
+    },
+    /// More pixels than [`MAX_PIXELS`].
+    #[error(
+        "{file} is {width}×{height} pixels, more than the {} million that are read; scale it down or remove it",
+        MAX_PIXELS / 1_000_000
+    )]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// Its width by its header.
+        width: u32,
+        /// Its height by its header.
+        height: u32,
+    },
+    /// A JPEG that ends before its picture does.
+    #[error(
+        "{file} is incomplete: the file ends before its picture does; remove it or copy it again"
+    )]
+    Truncated {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A picture that cannot be decoded.
+    #[error(
+        "{file} is not a sound picture ({reason}); remove it, or open it in an image editor and export it again"
+    )]
+    Broken {
+        /// The file.
+        file: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A caption in another encoding.
+    #[error("caption {file} is not UTF-8 text; save it as UTF-8")]
+    Caption {
+        /// The caption file.
+        file: PathBuf,
+    },
+}
