@@ -1,0 +1,50 @@
+# Every target does the set-up it needs; nothing has to be exported or installed by hand first.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY     := $(TARGET_DIR)/release/personalize
+PYTHON     ?= python3
+
+DEMO     = scripts/demo.sh $(BINARY)
+BENCH    = $(PYTHON) scripts/bench.py
+FIXTURES = $(PYTHON) scripts/make_fixtures.py
+
+# torch-sys listens to these; left over from other work, they would lead it away from the libtorch of `make setup`.
+unexport LIBTORCH_USE_PYTORCH LIBTORCH_INCLUDE LIBTORCH_LIB LIBTORCH_STATIC LIBTORCH_CXX11_ABI LD_LIBRARY_PATH
+ifeq ($(strip $(LIBTORCH)),)
+unexport LIBTORCH
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo lint test bench fixtures clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+
+setup: ## check the tools; find, link or install libtorch (.libtorch)
+	@scripts/setup.sh
+
+build: setup ## build target/release/personalize
+	cargo build --workspace --release
+
+demo: build ## from photos to new pictures, on this machine
+	@$(DEMO)
+
+lint: setup ## rustfmt and clippy, warnings are errors
+	@scripts/lint.sh
+
+# All in release: one compilation of libtorch's C++ glue serves build, clippy and tests.
+test: lint ## set-up, lints and all tests, offline once libtorch is here
+	@scripts/test_setup.sh
+	cargo test --workspace --release
+
+bench: build ## time and memory beside Python's diffusers
+	$(BENCH)
+
+fixtures: ## make the parity fixtures again, with Python's diffusers
+	$(FIXTURES)
+
+clean: ## remove what was built and drawn; libtorch stays
+	cargo clean
+	rm -rf out .libtorch.tmp .libtorch.old.tmp
+
+distclean: clean ## remove libtorch too
+	rm -rf .libtorch
