@@ -26,11 +26,7 @@ struct Case {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!(
-        "{}/tests/fixtures/{name}",
-        env!("CARGO_MANIFEST_DIR")
-    ))
-    .unwrap()
+    std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 fn told() -> Told {
@@ -61,11 +57,8 @@ fn model(x: &Tensor, t: f64) -> Tensor {
 
 fn walk(case: &Case, schedule: &ScheduleConfig, draws: &Tensor) -> (Tensor, Vec<f64>, f64) {
     let kind: SamplerKind = case.sampler.parse().unwrap();
-    let config = SamplerConfig {
-        spacing: case.spacing,
-        karras: case.karras,
-        eta: case.eta.unwrap_or(0.0),
-    };
+    let config =
+        SamplerConfig { spacing: case.spacing, karras: case.karras, eta: case.eta.unwrap_or(0.0) };
     let mut sampler = build(kind, schedule, &config, case.steps).unwrap();
     let mut drawn = 0;
     let mut noise = || {
@@ -99,10 +92,7 @@ fn every_trajectory_is_python_s() {
         );
         assert_eq!(timesteps.len(), case.timesteps.len(), "{what}");
         for (ours, theirs) in timesteps.iter().zip(&case.timesteps) {
-            assert!(
-                (ours - theirs).abs() <= 1e-3,
-                "{what}: timestep {ours} for {theirs}"
-            );
+            assert!((ours - theirs).abs() <= 1e-3, "{what}: timestep {ours} for {theirs}");
         }
         assert!(
             (scale / case.scale - 1.0).abs() < 1e-6,
@@ -118,21 +108,14 @@ fn every_trajectory_is_python_s() {
             *entry = (apart, what);
         }
     }
-    println!(
-        "{} trajectories; the farthest of each sampler: {worst:#?}",
-        told.cases.len()
-    );
+    println!("{} trajectories; the farthest of each sampler: {worst:#?}", told.cases.len());
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
 #[test]
 fn every_sampler_has_trajectories() {
     let told = told();
-    let walked: BTreeSet<_> = told
-        .cases
-        .iter()
-        .map(|case| case.sampler.as_str())
-        .collect();
+    let walked: BTreeSet<_> = told.cases.iter().map(|case| case.sampler.as_str()).collect();
     assert_eq!(walked, SamplerKind::all().map(SamplerKind::name).collect());
 }
 

@@ -233,10 +233,9 @@ impl ScheduleConfig {
     ///
     /// Python writes an unset `lambda_min_clipped` as `-Infinity`, which is not JSON; it is read as absent.
     pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
-        Ok(serde_json::from_str(&text.replace(
-            "\"lambda_min_clipped\": -Infinity",
-            "\"lambda_min_clipped\": null",
-        ))?)
+        Ok(serde_json::from_str(
+            &text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null"),
+        )?)
     }
 
     /// The share of signal left at each timestep; f32 as Python computes it, so that trajectories agree.
@@ -247,11 +246,7 @@ impl ScheduleConfig {
     ) -> Result<Vec<f32>, ScheduleError> {
         let betas = self.betas(default_betas)?;
         let alpha_bar = (1f64 - betas).cumprod(0, Kind::Float);
-        let alpha_bar = if zero_snr {
-            rescale_to_zero_snr(&alpha_bar)
-        } else {
-            alpha_bar
-        };
+        let alpha_bar = if zero_snr { rescale_to_zero_snr(&alpha_bar) } else { alpha_bar };
         Ok(Vec::try_from(&alpha_bar).expect("a vector of f32"))
     }
 
@@ -263,10 +258,8 @@ impl ScheduleConfig {
                 found: format!("num_train_timesteps {n}"),
             });
         }
-        let (start, end) = (
-            self.beta_start.unwrap_or(default_betas.0),
-            self.beta_end.unwrap_or(default_betas.1),
-        );
+        let (start, end) =
+            (self.beta_start.unwrap_or(default_betas.0), self.beta_end.unwrap_or(default_betas.1));
         let evenly =
             |from: f64, to: f64| Tensor::linspace(from, to, n as i64, (Kind::Float, Device::Cpu));
         let betas = match (&self.trained_betas, self.beta_schedule) {
@@ -282,21 +275,15 @@ impl ScheduleConfig {
             (None, BetaSchedule::SquaredcosCapV2) => {
                 let signal = |i: usize| {
                     let t = i as f64 / n as f64;
-                    ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2)
-                        .cos()
-                        .powi(2)
+                    ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
                 };
-                let betas: Vec<f64> = (0..n)
-                    .map(|i| (1.0 - signal(i + 1) / signal(i)).min(0.999))
-                    .collect();
+                let betas: Vec<f64> =
+                    (0..n).map(|i| (1.0 - signal(i + 1) / signal(i)).min(0.999)).collect();
                 Tensor::from_slice(&betas).to_kind(Kind::Float)
             }
         };
         let values = Vec::<f32>::try_from(&betas).expect("a vector of f32");
-        if let Some(i) = values
-            .iter()
-            .position(|beta| !(0.0..1.0).contains(beta) || *beta == 0.0)
-        {
+        if let Some(i) = values.iter().position(|beta| !(0.0..1.0).contains(beta) || *beta == 0.0) {
             return Err(ScheduleError::Betas {
                 expected: "betas above 0 and below 1".into(),
                 found: format!("beta {} at timestep {i}", values[i]),
@@ -409,19 +396,14 @@ impl NoiseSchedule {
     }
 
     fn alpha_bar_at(&self, timesteps: &Tensor) -> Tensor {
-        self.alpha_bar_f32
-            .to_device(timesteps.device())
-            .index_select(0, timesteps) // [B]
+        self.alpha_bar_f32.to_device(timesteps.device()).index_select(0, timesteps) // [B]
     }
 
     /// sqrt(alpha_bar) and sqrt(1 - alpha_bar), shaped to multiply `x`.
     fn factors(&self, x: &Tensor, timesteps: &Tensor) -> (Tensor, Tensor) {
         let mut shape = vec![1; x.dim()];
         shape[0] = -1;
-        let alpha_bar = self
-            .alpha_bar_at(timesteps)
-            .to_device(x.device())
-            .view(shape.as_slice()); // [B, 1, ...]
+        let alpha_bar = self.alpha_bar_at(timesteps).to_device(x.device()).view(shape.as_slice()); // [B, 1, ...]
         (alpha_bar.sqrt(), (1f64 - alpha_bar).sqrt())
     }
 }
@@ -462,10 +444,7 @@ mod tests {
 
     #[test]
     fn min_snr_weighs_pure_noise_by_one_for_epsilon() {
-        let config = ScheduleConfig {
-            rescale_betas_zero_snr: true,
-            ..ScheduleConfig::default()
-        };
+        let config = ScheduleConfig { rescale_betas_zero_snr: true, ..ScheduleConfig::default() };
         let schedule = NoiseSchedule::new(&config).unwrap();
         assert_eq!(schedule.alpha_bar()[999].to_bits(), 0.0f64.to_bits());
         let weights = schedule.min_snr_weight(&Tensor::from_slice(&[0i64, 999]), 5.0);
@@ -484,25 +463,10 @@ mod tests {
 
     #[test]
     fn betas_that_make_no_schedule_are_refused() {
-        let short = ScheduleConfig {
-            trained_betas: Some(vec![0.1; 3]),
-            ..ScheduleConfig::default()
-        };
-        assert!(
-            NoiseSchedule::new(&short)
-                .unwrap_err()
-                .to_string()
-                .contains("3 trained_betas")
-        );
-        let wide = ScheduleConfig {
-            beta_end: Some(1.5),
-            ..ScheduleConfig::default()
-        };
-        assert!(
-            NoiseSchedule::new(&wide)
-                .unwrap_err()
-                .to_string()
-                .contains("below 1")
-        );
+        let short =
+            ScheduleConfig { trained_betas: Some(vec![0.1; 3]), ..ScheduleConfig::default() };
+        assert!(NoiseSchedule::new(&short).unwrap_err().to_string().contains("3 trained_betas"));
+        let wide = ScheduleConfig { beta_end: Some(1.5), ..ScheduleConfig::default() };
+        assert!(NoiseSchedule::new(&wide).unwrap_err().to_string().contains("below 1"));
     }
 }

@@ -77,28 +77,20 @@ pub enum TemplateError {
 impl Templates {
     /// The 27 templates for an object.
     pub fn object() -> Self {
-        Self::parse(
-            include_str!("../../configs/prompts/object.txt"),
-            "configs/prompts/object.txt",
-        )
-        .expect("the embedded file is tested")
+        Self::parse(include_str!("../../configs/prompts/object.txt"), "configs/prompts/object.txt")
+            .expect("the embedded file is tested")
     }
 
     /// The 19 templates for a style.
     pub fn style() -> Self {
-        Self::parse(
-            include_str!("../../configs/prompts/style.txt"),
-            "configs/prompts/style.txt",
-        )
-        .expect("the embedded file is tested")
+        Self::parse(include_str!("../../configs/prompts/style.txt"), "configs/prompts/style.txt")
+            .expect("the embedded file is tested")
     }
 
     /// The templates of a file: one a line; empty lines and lines that begin with `#` do not count.
     pub fn from_file(file: &Path) -> Result<Self, TemplateError> {
-        let text = fs::read_to_string(file).map_err(|source| TemplateError::Unreadable {
-            file: file.into(),
-            source,
-        })?;
+        let text = fs::read_to_string(file)
+            .map_err(|source| TemplateError::Unreadable { file: file.into(), source })?;
         Self::parse(&text, &file.to_string_lossy())
     }
 
@@ -107,10 +99,7 @@ impl Templates {
         let template = |photo: &crate::photos::Photo| {
             let (path, placeholder) = (photo.path.clone(), placeholder.to_owned());
             let Some(caption) = photo.caption.clone() else {
-                return Err(TemplateError::NoCaption {
-                    photo: path,
-                    placeholder,
-                });
+                return Err(TemplateError::NoCaption { photo: path, placeholder });
             };
             let template = caption.replace(&placeholder, SLOT);
             if !template.contains(SLOT) {
@@ -120,21 +109,13 @@ impl Templates {
                     placeholder,
                 });
             }
-            checked(&template, || {
-                path.with_extension("txt").display().to_string()
-            })
+            checked(&template, || path.with_extension("txt").display().to_string())
         };
-        Ok(Self {
-            lines: set.photos.iter().map(template).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { lines: set.photos.iter().map(template).collect::<Result<_, _>>()? })
     }
 
     fn parse(text: &str, file: &str) -> Result<Self, TemplateError> {
-        let numbered = text
-            .trim_start_matches('\u{feff}')
-            .lines()
-            .map(str::trim)
-            .zip(1..);
+        let numbered = text.trim_start_matches('\u{feff}').lines().map(str::trim).zip(1..);
         let lines: Vec<_> = numbered
             .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
             .map(|(line, number)| checked(line, || format!("{file}:{number}")))
@@ -160,19 +141,13 @@ impl Templates {
 fn checked(template: &str, place: impl Fn() -> String) -> Result<String, TemplateError> {
     let pieces: Vec<&str> = template.split(SLOT).collect();
     if pieces.len() < 2 {
-        return Err(TemplateError::NoSlot {
-            place: place(),
-            template: template.into(),
-        });
+        return Err(TemplateError::NoSlot { place: place(), template: template.into() });
     }
     let glued = pieces.windows(2).any(|around| {
         around[0].ends_with(char::is_alphanumeric) || around[1].starts_with(char::is_alphanumeric)
     });
     if glued {
-        return Err(TemplateError::Glued {
-            place: place(),
-            template: template.into(),
-        });
+        return Err(TemplateError::Glued { place: place(), template: template.into() });
     }
     Ok(template.into())
 }
@@ -226,13 +201,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Templates::from_file(Path::new("nowhere/t.txt"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("template file nowhere/t.txt cannot be read"),
-            "{error}"
-        );
+        let error = Templates::from_file(Path::new("nowhere/t.txt")).unwrap_err().to_string();
+        assert!(error.starts_with("template file nowhere/t.txt cannot be read"), "{error}");
     }
 
     fn captioned(caption: Option<&str>) -> PhotoSet {
@@ -241,17 +211,9 @@ mod tests {
             caption: caption.map(Into::into),
             pixels: image::RgbImage::new(8, 8),
             original: (8, 8),
-            part: Rectangle {
-                x: 0,
-                y: 0,
-                width: 8,
-                height: 8,
-            },
+            part: Rectangle { x: 0, y: 0, width: 8, height: 8 },
         };
-        PhotoSet {
-            photos: vec![photo],
-            report: Vec::new(),
-        }
+        PhotoSet { photos: vec![photo], report: Vec::new() }
     }
 
     #[test]
@@ -265,14 +227,9 @@ mod tests {
     #[test]
     fn a_caption_must_exist_and_name_the_concept() {
         let error = |caption| {
-            Templates::from_captions(&captioned(caption), "<cat>")
-                .unwrap_err()
-                .to_string()
+            Templates::from_captions(&captioned(caption), "<cat>").unwrap_err().to_string()
         };
-        assert_eq!(
-            error(None),
-            "in/a.jpg has no caption; write one line with <cat> into in/a.txt"
-        );
+        assert_eq!(error(None), "in/a.jpg has no caption; write one line with <cat> into in/a.txt");
         assert!(error(Some("asleep")).contains("\"asleep\" of in/a.jpg does not name the concept"));
         assert!(error(Some("two <cat>s")).starts_with("in/a.txt: "));
     }

@@ -16,10 +16,7 @@ impl Block {
     fn new(seed: u64, learns: bool) -> Arc<Self> {
         let g = Generator::cpu(seed);
         let weight = || (g.randn(&[24, 24]) * 0.2).set_requires_grad(learns);
-        Arc::new(Self {
-            into: weight(),
-            out: weight(),
-        })
+        Arc::new(Self { into: weight(), out: weight() })
     }
 }
 
@@ -36,11 +33,7 @@ fn inputs(seed: u64) -> [Tensor; 2] {
 
 #[test]
 fn checkpoint_gives_the_same_bits_as_the_plain_graph() {
-    let blocks = [
-        Block::new(1, false),
-        Block::new(2, false),
-        Block::new(3, false),
-    ];
+    let blocks = [Block::new(1, false), Block::new(2, false), Block::new(3, false)];
     let run = |checkpointed: bool| {
         let [x, context] = inputs(4);
         let mut h = &x * 1.5;
@@ -126,9 +119,7 @@ fn a_segment_that_panics_in_the_backward_pass_is_an_error_of_that_pass() {
     let block = Block::new(1, false);
     let arguments = inputs(2);
     let y = checkpoint(&block, &arguments, only_once).sum(Kind::Float);
-    let message = grad(&[&y], &[&arguments[0]], None, false)
-        .unwrap_err()
-        .to_string();
+    let message = grad(&[&y], &[&arguments[0]], None, false).unwrap_err().to_string();
     assert!(message.contains("no second time"), "{message}");
 }
 
@@ -150,15 +141,8 @@ fn the_backward_pass_works_once_unless_the_graph_is_retained() {
     let y = checkpoint(&block, &arguments, forward).sum(Kind::Float);
     let first = grad(&[&y], &[&arguments[0]], None, true).unwrap();
     let second = grad(&[&y], &[&arguments[0]], None, false).unwrap();
-    assert!(
-        first[0]
-            .as_ref()
-            .unwrap()
-            .equal(second[0].as_ref().unwrap())
-    );
-    let message = grad(&[&y], &[&arguments[0]], None, false)
-        .unwrap_err()
-        .to_string();
+    assert!(first[0].as_ref().unwrap().equal(second[0].as_ref().unwrap()));
+    let message = grad(&[&y], &[&arguments[0]], None, false).unwrap_err().to_string();
     assert!(message.contains("second time"), "{message}");
 }
 
@@ -179,10 +163,7 @@ fn a_checkpointed_graph_can_be_walked_on_another_thread() {
     let arguments = inputs(2);
     let expected = {
         let y = forward(&block, &arguments).sum(Kind::Float);
-        grad(&[&y], &[&arguments[0]], None, false)
-            .unwrap()
-            .remove(0)
-            .unwrap()
+        grad(&[&y], &[&arguments[0]], None, false).unwrap().remove(0).unwrap()
     };
     let y = checkpoint(&block, &arguments, forward).sum(Kind::Float);
     std::thread::spawn(move || y.backward()).join().unwrap();
@@ -195,25 +176,12 @@ fn grad_weighs_outputs_and_passes_over_unused_inputs() {
     let leaf = |values: &[f32]| Tensor::from_slice(values).set_requires_grad(true);
     let (a, b, unused) = (leaf(&[1.0, 2.0]), leaf(&[3.0, 4.0]), leaf(&[0.0]));
     let (product, sum) = (&a * &b, &a + &b);
-    let weights = [
-        Tensor::from_slice(&[1.0_f32, 10.0]),
-        Tensor::from_slice(&[100.0_f32, 1000.0]),
-    ];
-    let found = grad(
-        &[&product, &sum],
-        &[&a, &b, &unused],
-        Some(&[&weights[0], &weights[1]]),
-        false,
-    )
-    .unwrap();
-    assert_eq!(
-        Vec::<f32>::try_from(found[0].as_ref().unwrap()).unwrap(),
-        [103.0, 1040.0]
-    );
-    assert_eq!(
-        Vec::<f32>::try_from(found[1].as_ref().unwrap()).unwrap(),
-        [101.0, 1020.0]
-    );
+    let weights = [Tensor::from_slice(&[1.0_f32, 10.0]), Tensor::from_slice(&[100.0_f32, 1000.0])];
+    let found =
+        grad(&[&product, &sum], &[&a, &b, &unused], Some(&[&weights[0], &weights[1]]), false)
+            .unwrap();
+    assert_eq!(Vec::<f32>::try_from(found[0].as_ref().unwrap()).unwrap(), [103.0, 1040.0]);
+    assert_eq!(Vec::<f32>::try_from(found[1].as_ref().unwrap()).unwrap(), [101.0, 1020.0]);
     assert!(found[2].is_none());
     assert!(!a.grad().defined());
 }
@@ -225,13 +193,8 @@ fn grad_says_what_is_wrong_instead_of_panicking() {
     let y = &x * 2.0;
     let message = grad(&[&y], &[&x], None, false).unwrap_err().to_string();
     assert!(message.contains("scalar"), "{message}");
-    let message = grad(&[&y], &[&x], Some(&[]), false)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("1 outputs need as many output gradients, not 0"),
-        "{message}"
-    );
+    let message = grad(&[&y], &[&x], Some(&[]), false).unwrap_err().to_string();
+    assert!(message.contains("1 outputs need as many output gradients, not 0"), "{message}");
     let constant = Tensor::ones([1], (Kind::Float, Device::Cpu));
     assert!(grad(&[&constant], &[&x], None, false).is_err());
 }

@@ -23,11 +23,8 @@ fn every_kind_comes_out_of_a_file_as_it_went_in_at_any_alignment() {
         Kind::Uint8,
         Kind::Bool,
     ] {
-        let source = if kind == Kind::Uint8 {
-            numbers.abs().to_kind(kind)
-        } else {
-            numbers.to_kind(kind)
-        };
+        let source =
+            if kind == Kind::Uint8 { numbers.abs().to_kind(kind) } else { numbers.to_kind(kind) };
         let bytes = to_bytes(&source);
         for offset in [0_usize, 1, 4, 6] {
             let mut whole = vec![0xAB; offset];
@@ -38,9 +35,8 @@ fn every_kind_comes_out_of_a_file_as_it_went_in_at_any_alignment() {
             for target in [kind, Kind::Float] {
                 // Twice: the pages let go of by the first read are read again.
                 for _ in 0..2 {
-                    let read = map
-                        .tensor(range.clone(), kind, &[7, 5], target, Device::Cpu)
-                        .unwrap();
+                    let read =
+                        map.tensor(range.clone(), kind, &[7, 5], target, Device::Cpu).unwrap();
                     assert_eq!((read.kind(), read.size()), (target, vec![7, 5]));
                     assert!(
                         read.equal(&source.to_kind(target)),
@@ -61,13 +57,7 @@ fn a_large_misaligned_tensor_is_read_whole() {
     let file = file_of(&whole);
     let map = MappedFile::open(file.path()).unwrap();
     let read = map
-        .tensor(
-            1..whole.len(),
-            Kind::Float,
-            &[3, 1_000_001],
-            Kind::BFloat16,
-            Device::Cpu,
-        )
+        .tensor(1..whole.len(), Kind::Float, &[3, 1_000_001], Kind::BFloat16, Device::Cpu)
         .unwrap();
     assert!(read.equal(&source.to_kind(Kind::BFloat16)));
 }
@@ -77,22 +67,11 @@ fn a_tensor_outlives_its_map_and_leaves_no_page_of_it_behind() {
     let source = Generator::cpu(0).randn(&[1 << 20]);
     let file = file_of(&to_bytes(&source));
     let map = MappedFile::open(file.path()).unwrap();
-    let read = map
-        .tensor(
-            0..4 << 20,
-            Kind::Float,
-            &[1 << 20],
-            Kind::Float,
-            Device::Cpu,
-        )
-        .unwrap();
+    let read = map.tensor(0..4 << 20, Kind::Float, &[1 << 20], Kind::Float, Device::Cpu).unwrap();
     let name = file.path().to_str().unwrap().to_owned();
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let resident = maps
-        .lines()
-        .skip_while(|l| !l.ends_with(&name))
-        .find(|l| l.starts_with("Rss:"))
-        .unwrap();
+    let resident =
+        maps.lines().skip_while(|l| !l.ends_with(&name)).find(|l| l.starts_with("Rss:")).unwrap();
     assert_eq!(resident.split_whitespace().nth(1), Some("0"), "{resident}");
     drop(map);
     drop(file);
@@ -106,13 +85,8 @@ fn a_range_outside_the_file_is_refused() {
     let map = MappedFile::open(file.path()).unwrap();
     #[allow(clippy::reversed_empty_ranges)] // a broken header may well say so
     for range in [8..24, 20..24, 12..8, usize::MAX - 3..usize::MAX] {
-        let error = map
-            .tensor(range, Kind::Float, &[1], Kind::Float, Device::Cpu)
-            .unwrap_err();
-        assert!(
-            matches!(error, TorchError::OutsideFile { length: 16, .. }),
-            "{error}"
-        );
+        let error = map.tensor(range, Kind::Float, &[1], Kind::Float, Device::Cpu).unwrap_err();
+        assert!(matches!(error, TorchError::OutsideFile { length: 16, .. }), "{error}");
     }
 }
 
@@ -120,29 +94,14 @@ fn a_range_outside_the_file_is_refused() {
 fn a_shape_that_does_not_fit_the_bytes_is_refused() {
     let file = file_of(&[0; 16]);
     let map = MappedFile::open(file.path()).unwrap();
-    for shape in [
-        vec![3],
-        vec![5],
-        vec![-4],
-        vec![],
-        vec![i64::MAX, i64::MAX],
-        vec![1 << 62, 4, 0],
-    ] {
-        let error = map
-            .tensor(0..16, Kind::Float, &shape, Kind::Float, Device::Cpu)
-            .unwrap_err();
-        assert!(
-            matches!(error, TorchError::ByteCount { .. }),
-            "{shape:?}: {error}"
-        );
+    for shape in [vec![3], vec![5], vec![-4], vec![], vec![i64::MAX, i64::MAX], vec![1 << 62, 4, 0]]
+    {
+        let error = map.tensor(0..16, Kind::Float, &shape, Kind::Float, Device::Cpu).unwrap_err();
+        assert!(matches!(error, TorchError::ByteCount { .. }), "{shape:?}: {error}");
     }
-    let error = map
-        .tensor(0..16, Kind::QInt8, &[16], Kind::Float, Device::Cpu)
-        .unwrap_err();
+    let error = map.tensor(0..16, Kind::QInt8, &[16], Kind::Float, Device::Cpu).unwrap_err();
     assert_eq!(error, TorchError::Kind(Kind::QInt8));
-    let error = map
-        .tensor(0..16, Kind::Float, &[4], Kind::Float, Device::Vulkan)
-        .unwrap_err();
+    let error = map.tensor(0..16, Kind::Float, &[4], Kind::Float, Device::Vulkan).unwrap_err();
     assert_eq!(error, TorchError::Device(Device::Vulkan));
 }
 
@@ -151,9 +110,7 @@ fn empty_files_and_empty_tensors_are_no_exception() {
     let file = file_of(&[]);
     let map = MappedFile::open(file.path()).unwrap();
     assert!(map.bytes().is_empty());
-    let read = map
-        .tensor(0..0, Kind::Half, &[4, 0], Kind::Float, Device::Cpu)
-        .unwrap();
+    let read = map.tensor(0..0, Kind::Half, &[4, 0], Kind::Float, Device::Cpu).unwrap();
     assert_eq!(read.size(), [4, 0]);
     assert!(to_bytes(&read).is_empty());
     assert!(MappedFile::open("no such file").is_err());

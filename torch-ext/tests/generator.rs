@@ -20,14 +20,8 @@ fn a_generator_draws_what_the_global_one_draws_for_the_same_seed() {
         let g = Generator::cpu(seed);
         // A size below 16 takes another path in libtorch than a larger one.
         for size in [vec![3], vec![1, 4, 8, 8], vec![0], vec![]] {
-            assert!(
-                g.randn(&size).equal(&Tensor::randn(&size[..], FLOAT)),
-                "randn {size:?}"
-            );
-            assert!(
-                g.rand(&size).equal(&Tensor::rand(&size[..], FLOAT)),
-                "rand {size:?}"
-            );
+            assert!(g.randn(&size).equal(&Tensor::randn(&size[..], FLOAT)), "randn {size:?}");
+            assert!(g.rand(&size).equal(&Tensor::rand(&size[..], FLOAT)), "rand {size:?}");
             assert!(g.randint(-3, 1000, &size).equal(&Tensor::randint_low(
                 -3,
                 1000,
@@ -62,12 +56,7 @@ fn a_state_continues_the_sequence_where_it_was_taken() {
 fn bytes_that_are_no_state_are_refused_and_change_nothing() {
     let g = Generator::cpu(7);
     let state = g.state();
-    for wrong in [
-        &b""[..],
-        b"short",
-        &vec![0; state.len() + 1],
-        &vec![0xff; state.len()],
-    ] {
+    for wrong in [&b""[..], b"short", &vec![0; state.len() + 1], &vec![0xff; state.len()]] {
         assert!(g.set_state(wrong).is_err(), "{} bytes", wrong.len());
         assert_eq!(g.state(), state);
     }

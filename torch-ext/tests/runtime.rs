@@ -51,9 +51,7 @@ fn the_version_is_the_one_that_tch_was_made_for() {
 
 #[test]
 fn channels_last_changes_the_layout_and_not_the_values() {
-    let x = Generator::cpu(0)
-        .randn(&[2, 3, 4, 5])
-        .set_requires_grad(true);
+    let x = Generator::cpu(0).randn(&[2, 3, 4, 5]).set_requires_grad(true);
     let y = torch_ext::channels_last(&x);
     assert!(!torch_ext::is_channels_last(&x) && torch_ext::is_channels_last(&y));
     assert_eq!(y.stride(), [60, 1, 15, 3]);

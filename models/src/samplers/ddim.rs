@@ -95,10 +95,8 @@ impl Sampler for Ddim {
 /// Whole timesteps, descending, each one of training.
 pub(super) fn whole_timesteps(s: &Sampling) -> Result<Vec<i64>, ScheduleError> {
     let train = s.config.num_train_timesteps;
-    let timesteps: Vec<i64> = spacing::timesteps(s, 0, train)?
-        .into_iter()
-        .map(|t| t.round_ties_even() as i64)
-        .collect();
+    let timesteps: Vec<i64> =
+        spacing::timesteps(s, 0, train)?.into_iter().map(|t| t.round_ties_even() as i64).collect();
     if timesteps[0] >= train as i64 {
         return Err(ScheduleError::Steps {
             sampler: s.kind.name(),
@@ -116,11 +114,7 @@ pub(super) fn whole_timesteps(s: &Sampling) -> Result<Vec<i64>, ScheduleError> {
 
 /// alpha_bar past timestep 0.
 pub(super) fn end_signal(s: &Sampling, one_by_default: bool) -> f32 {
-    if s.config.set_alpha_to_one.unwrap_or(one_by_default) {
-        1.0
-    } else {
-        s.alpha_bar[0]
-    }
+    if s.config.set_alpha_to_one.unwrap_or(one_by_default) { 1.0 } else { s.alpha_bar[0] }
 }
 
 /// alpha_bar at a timestep, `end` below 0.

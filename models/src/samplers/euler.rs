@@ -18,16 +18,11 @@ impl Levels {
     pub(super) fn new(s: &Sampling, end: FinalSigmas) -> Result<Self, ScheduleError> {
         let training = spacing::training_sigmas(&s.alpha_bar);
         let rounded = |timesteps: Vec<f64>| {
-            timesteps
-                .into_iter()
-                .map(|t| f64::from(t as f32))
-                .collect::<Vec<_>>()
+            timesteps.into_iter().map(|t| f64::from(t as f32)).collect::<Vec<_>>()
         };
         let mut timesteps = rounded(spacing::timesteps(s, 0, s.alpha_bar.len())?);
-        let mut levels: Vec<f64> = timesteps
-            .iter()
-            .map(|t| spacing::sigma_at(&training, *t))
-            .collect();
+        let mut levels: Vec<f64> =
+            timesteps.iter().map(|t| spacing::sigma_at(&training, *t)).collect();
         if s.karras {
             (levels, timesteps) =
                 spacing::karras(s, &training, levels[0], levels[levels.len() - 1]);
@@ -40,12 +35,7 @@ impl Levels {
             TimestepSpacing::Leading => (highest * highest + 1.0).sqrt(),
         };
         let initial_scale = f64::from(initial_scale);
-        Ok(Self {
-            timesteps,
-            sigmas,
-            initial_scale,
-            prediction_type: s.config.prediction_type,
-        })
+        Ok(Self { timesteps, sigmas, initial_scale, prediction_type: s.config.prediction_type })
     }
 
     pub(super) fn model_input(x_t: &Tensor, sigma: f32) -> Tensor {
@@ -73,16 +63,8 @@ pub(super) struct Euler {
 
 impl Euler {
     pub(super) fn new(s: &Sampling, ancestral: bool) -> Result<Self, ScheduleError> {
-        let end = if ancestral {
-            FinalSigmas::Zero
-        } else {
-            s.final_sigmas()
-        };
-        Ok(Self {
-            levels: Levels::new(s, end)?,
-            ancestral,
-            index: 0,
-        })
+        let end = if ancestral { FinalSigmas::Zero } else { s.final_sigmas() };
+        Ok(Self { levels: Levels::new(s, end)?, ancestral, index: 0 })
     }
 }
 
@@ -105,19 +87,12 @@ impl Sampler for Euler {
         x_t: &Tensor,
         noise: &mut dyn FnMut() -> Tensor,
     ) -> Tensor {
-        let (sigma, next) = (
-            self.levels.sigmas[self.index],
-            self.levels.sigmas[self.index + 1],
-        );
+        let (sigma, next) = (self.levels.sigmas[self.index], self.levels.sigmas[self.index + 1]);
         self.index += 1;
         let (prediction, x) = (f32_of(prediction), f32_of(x_t));
         let x0 = self.levels.predicted_original(&prediction, &x, sigma);
         let derivative = (&x - x0) / f64::from(sigma);
-        let (up, down) = if self.ancestral {
-            up_and_down(sigma, next)
-        } else {
-            (0.0, next)
-        };
+        let (up, down) = if self.ancestral { up_and_down(sigma, next) } else { (0.0, next) };
         let mut x = x + times(&derivative, down - sigma);
         if self.ancestral {
             // Drawn at the last step too, where `up` is 0, so that the random stream moves on as Python's does.

@@ -18,24 +18,13 @@ pub(super) struct Heun {
 impl Heun {
     pub(super) fn new(s: &Sampling) -> Result<Self, ScheduleError> {
         let levels = Levels::new(s, FinalSigmas::Zero)?;
-        let timesteps = levels
-            .timesteps
-            .iter()
-            .flat_map(|&t| [t, t])
-            .skip(1)
-            .collect();
+        let timesteps = levels.timesteps.iter().flat_map(|&t| [t, t]).skip(1).collect();
         let clip = s
             .config
             .clip_sample
             .unwrap_or(false)
             .then(|| s.config.clip_sample_range.unwrap_or(1.0));
-        Ok(Self {
-            levels,
-            timesteps,
-            clip,
-            index: 0,
-            first_half: None,
-        })
+        Ok(Self { levels, timesteps, clip, index: 0, first_half: None })
     }
 }
 

@@ -79,11 +79,8 @@ impl FromStr for SamplerName {
             Some(stem) => (stem, Some(true)),
             None => (plain.as_str(), None),
         };
-        let known = || {
-            NAMES
-                .iter()
-                .flat_map(|(kind, names)| names.iter().map(|name| (*kind, *name)))
-        };
+        let known =
+            || NAMES.iter().flat_map(|(kind, names)| names.iter().map(|name| (*kind, *name)));
         if let Some((kind, _)) = known().find(|(_, known)| folded(known) == stem) {
             return Ok(Self { kind, karras });
         }
@@ -92,10 +89,7 @@ impl FromStr for SamplerName {
             .filter(|(likeness, _)| *likeness > 0.8)
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut near: Vec<_> = near
-            .into_iter()
-            .map(|(_, name)| format!("`{name}`"))
-            .collect();
+        let mut near: Vec<_> = near.into_iter().map(|(_, name)| format!("`{name}`")).collect();
         near.dedup();
         near.truncate(2);
         Err(ScheduleError::UnknownSampler {
@@ -124,10 +118,7 @@ impl FromStr for SamplerKind {
 }
 
 fn folded(name: &str) -> String {
-    name.to_lowercase()
-        .chars()
-        .filter(|c| !matches!(c, ' ' | '_' | '-'))
-        .collect()
+    name.to_lowercase().chars().filter(|c| !matches!(c, ' ' | '_' | '-')).collect()
 }
 
 #[cfg(test)]
@@ -165,9 +156,6 @@ mod tests {
     fn an_unknown_sampler_names_the_near_and_all() {
         let message = "eulr".parse::<SamplerKind>().unwrap_err().to_string();
         assert!(message.contains("did you mean `euler`"), "{message}");
-        assert!(
-            message.ends_with("heun, dpm++2m, unipc, dpm++2m_karras"),
-            "{message}"
-        );
+        assert!(message.ends_with("heun, dpm++2m, unipc, dpm++2m_karras"), "{message}");
     }
 }

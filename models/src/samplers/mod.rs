@@ -103,22 +103,14 @@ impl<'a> Sampling<'a> {
         let train = config.num_train_timesteps;
         if steps == 0 || steps > train {
             let expected = format!("expected 1 to {train}, the number of timesteps of training");
-            return Err(ScheduleError::Steps {
-                sampler: kind.name(),
-                steps,
-                expected,
-            });
+            return Err(ScheduleError::Steps { sampler: kind.name(), steps, expected });
         }
         let default_spacing = match kind {
             Ddim | Pndm => TimestepSpacing::Leading,
             _ => TimestepSpacing::Linspace,
         };
         let has_karras = !matches!(kind, Ddim | Pndm | EulerAncestral);
-        let default_betas = if kind == Heun {
-            (0.000_85, 0.012)
-        } else {
-            COMMON_BETAS
-        };
+        let default_betas = if kind == Heun { (0.000_85, 0.012) } else { COMMON_BETAS };
         // Python's PNDM and Heun know no such key and go on without it.
         let zero_snr = config.rescale_betas_zero_snr && !matches!(kind, Pndm | Heun);
         let mut alpha_bar = config.alpha_bar(default_betas, zero_snr)?;
@@ -130,10 +122,7 @@ impl<'a> Sampling<'a> {
             kind,
             config,
             steps,
-            spacing: sampler
-                .spacing
-                .or(config.timestep_spacing)
-                .unwrap_or(default_spacing),
+            spacing: sampler.spacing.or(config.timestep_spacing).unwrap_or(default_spacing),
             karras: has_karras && sampler.karras.or(config.use_karras_sigmas).unwrap_or(false),
             alpha_bar,
         };
@@ -144,10 +133,8 @@ impl<'a> Sampling<'a> {
             ));
         }
         if sampler.eta != 0.0 && kind != Ddim {
-            return Err(sampling.refuse(
-                format!("eta {}", sampler.eta),
-                "only ddim has an eta; leave it out",
-            ));
+            return Err(sampling
+                .refuse(format!("eta {}", sampler.eta), "only ddim has an eta; leave it out"));
         }
         sampling.check_file()?;
         Ok(sampling)
@@ -162,11 +149,7 @@ impl<'a> Sampling<'a> {
         let spread = solver || matches!(kind, Euler | Heun);
         let refused = [
             ("thresholding", file.thresholding, solver || kind == Ddim),
-            (
-                "use_exponential_sigmas",
-                file.use_exponential_sigmas,
-                spread,
-            ),
+            ("use_exponential_sigmas", file.use_exponential_sigmas, spread),
             ("use_beta_sigmas", file.use_beta_sigmas, spread),
             ("use_flow_sigmas", file.use_flow_sigmas, solver),
             ("use_lu_lambdas", file.use_lu_lambdas, kind == DpmPlusPlus2M),
@@ -180,18 +163,8 @@ impl<'a> Sampling<'a> {
             return Err(self.refuse("prediction_type sample", "choose another sampler"));
         }
         let expected = [
-            (
-                "interpolation_type",
-                &file.interpolation_type,
-                ["linear"].as_slice(),
-                kind == Euler,
-            ),
-            (
-                "timestep_type",
-                &file.timestep_type,
-                &["discrete"],
-                kind == Euler,
-            ),
+            ("interpolation_type", &file.interpolation_type, ["linear"].as_slice(), kind == Euler),
+            ("timestep_type", &file.timestep_type, &["discrete"], kind == Euler),
             (
                 "algorithm_type",
                 &file.algorithm_type,
@@ -206,10 +179,7 @@ impl<'a> Sampling<'a> {
             ),
         ];
         for (key, value, known, read) in expected {
-            if let Some(value) = value
-                .as_deref()
-                .filter(|value| read && !known.contains(value))
-            {
+            if let Some(value) = value.as_deref().filter(|value| read && !known.contains(value)) {
                 return Err(self.refuse(format!("{key} {value}"), hint));
             }
         }

@@ -28,28 +28,19 @@ pub(super) fn levels(s: &Sampling) -> Result<(Vec<f64>, Vec<Level>), ScheduleErr
         sigmas = spacing::closed(&spread, &training, s.final_sigmas());
         // DPM-Solver++ cuts the timesteps of the cosine schedule off where it rounds those of others.
         let cut = dpm && s.config.beta_schedule == BetaSchedule::SquaredcosCapV2;
-        timesteps
-            .iter_mut()
-            .for_each(|t| *t = if cut { t.trunc() } else { t.round_ties_even() });
+        timesteps.iter_mut().for_each(|t| *t = if cut { t.trunc() } else { t.round_ties_even() });
     } else {
         let visited = training.len() - if dpm { clipped_timesteps(s)? } else { 0 };
         timesteps = spacing::timesteps(s, 1, visited)?;
         timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
-        let spread: Vec<f64> = timesteps
-            .iter()
-            .map(|t| spacing::sigma_at(&training, *t))
-            .collect();
+        let spread: Vec<f64> = timesteps.iter().map(|t| spacing::sigma_at(&training, *t)).collect();
         sigmas = spacing::closed(&spread, &training, s.final_sigmas());
     }
     let levels = sigmas
         .into_iter()
         .map(|sigma| {
             let (alpha, sigma) = signal_and_noise(sigma);
-            Level {
-                alpha,
-                sigma,
-                lambda: alpha.ln() - sigma.ln(),
-            }
+            Level { alpha, sigma, lambda: alpha.ln() - sigma.ln() }
         })
         .collect();
     Ok((timesteps, levels))
@@ -61,11 +52,7 @@ fn clipped_timesteps(s: &Sampling) -> Result<usize, ScheduleError> {
         return Ok(0);
     };
     let lambda = |a: &f32| a.sqrt().ln() - (1.0 - a).sqrt().ln();
-    let clipped = s
-        .alpha_bar
-        .iter()
-        .filter(|a| lambda(a) < least as f32)
-        .count();
+    let clipped = s.alpha_bar.iter().filter(|a| lambda(a) < least as f32).count();
     if clipped + 2 > s.alpha_bar.len() {
         return Err(s.refuse(
             format!("lambda_min_clipped {least}"),
@@ -100,14 +87,7 @@ impl DpmPlusPlus2M {
             || s.config.euler_at_final.unwrap_or(false)
             || s.final_sigmas() == FinalSigmas::Zero;
         let prediction_type = s.config.prediction_type;
-        Ok(Self {
-            timesteps,
-            levels,
-            prediction_type,
-            plain_end,
-            index: 0,
-            previous: None,
-        })
+        Ok(Self { timesteps, levels, prediction_type, plain_end, index: 0, previous: None })
     }
 }
 
@@ -130,12 +110,7 @@ impl Sampler for DpmPlusPlus2M {
         self.index += 1;
         let (now, next) = (self.levels[i], self.levels[i + 1]);
         let (prediction, x) = (f32_of(prediction), f32_of(x_t));
-        let x0 = predicted_original(
-            self.prediction_type,
-            &prediction,
-            &x,
-            (now.alpha, now.sigma),
-        );
+        let x0 = predicted_original(self.prediction_type, &prediction, &x, (now.alpha, now.sigma));
         let h = next.lambda - now.lambda;
         let growth = next.alpha * ((-h).exp() - 1.0);
         let mut x = times(&x, next.sigma / now.sigma) - times(&x0, growth);

@@ -126,11 +126,7 @@ impl Sampler for Pndm {
         let (ref this, now, next) = self.moves[self.index];
         let (start, slope) = match *this {
             Move::RungeKutta(stage) => {
-                let weight = if matches!(stage, 0 | 3) {
-                    1.0 / 6.0
-                } else {
-                    1.0 / 3.0
-                };
+                let weight = if matches!(stage, 0 | 3) { 1.0 / 6.0 } else { 1.0 / 3.0 };
                 if stage == 0 {
                     self.remember(&slope);
                     self.start = Some(x.shallow_clone());

@@ -17,11 +17,9 @@ pub(super) fn timesteps(
 ) -> Result<Vec<f64>, ScheduleError> {
     let points = s.steps + extra;
     Ok(match s.spacing {
-        TimestepSpacing::Linspace => linspace(0.0, (last - 1) as f64, points)
-            .into_iter()
-            .rev()
-            .take(s.steps)
-            .collect(),
+        TimestepSpacing::Linspace => {
+            linspace(0.0, (last - 1) as f64, points).into_iter().rev().take(s.steps).collect()
+        }
         TimestepSpacing::Leading => {
             let ratio = last / points;
             if ratio == 0 {
@@ -44,9 +42,7 @@ pub(super) fn timesteps(
             let last = last as f64;
             let delta = (last - ratio) - last;
             let count = ((last / ratio).ceil() as usize).min(s.steps);
-            (0..count)
-                .map(|i| (last + i as f64 * delta).round_ties_even() - 1.0)
-                .collect()
+            (0..count).map(|i| (last + i as f64 * delta).round_ties_even() - 1.0).collect()
         }
     })
 }
@@ -105,10 +101,7 @@ pub(super) fn karras(
         .into_iter()
         .map(|ramp| (top + ramp * (bottom - top)).powf(RHO))
         .collect();
-    let timesteps = levels
-        .iter()
-        .map(|sigma| timestep_at(sigmas, *sigma))
-        .collect();
+    let timesteps = levels.iter().map(|sigma| timestep_at(sigmas, *sigma)).collect();
     (levels, timesteps)
 }
 
@@ -118,9 +111,5 @@ pub(super) fn closed(levels: &[f64], sigmas: &[f32], end: FinalSigmas) -> Vec<f3
         FinalSigmas::Zero => 0.0,
         FinalSigmas::SigmaMin => sigmas[0],
     };
-    levels
-        .iter()
-        .map(|sigma| *sigma as f32)
-        .chain([end])
-        .collect()
+    levels.iter().map(|sigma| *sigma as f32).chain([end]).collect()
 }

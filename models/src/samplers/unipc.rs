@@ -32,10 +32,9 @@ impl UniPc {
             return Err(s.refuse(format!("solver_order {order}"), "give one from 1 to 3"));
         }
         if s.config.predict_x0 == Some(false) {
-            return Err(s.refuse(
-                "predict_x0 false",
-                "remove it from the scheduler's configuration",
-            ));
+            return Err(
+                s.refuse("predict_x0 false", "remove it from the scheduler's configuration")
+            );
         }
         let first_variant = match s.config.solver_type.as_deref() {
             Some("bh1") => true,
@@ -78,13 +77,10 @@ impl UniPc {
         let newest = &self.history[0];
         let plain = times(x, next.sigma / now.sigma) - times(newest, next.alpha * growth);
 
-        let mut ratios: Vec<f32> = (1..order)
-            .map(|i| (self.levels[from - i].lambda - now.lambda) / h)
-            .collect();
-        let slopes = ratios
-            .iter()
-            .enumerate()
-            .map(|(i, r)| (&self.history[i + 1] - newest) / f64::from(*r));
+        let mut ratios: Vec<f32> =
+            (1..order).map(|i| (self.levels[from - i].lambda - now.lambda) / h).collect();
+        let slopes =
+            ratios.iter().enumerate().map(|(i, r)| (&self.history[i + 1] - newest) / f64::from(*r));
         let mut slopes: Vec<Tensor> = slopes.collect();
         if let Some(evaluated) = evaluated {
             ratios.push(1.0);
@@ -126,12 +122,7 @@ impl Sampler for UniPc {
         let i = self.index;
         let now = self.levels[i];
         let (prediction, mut x) = (f32_of(prediction), f32_of(x_t));
-        let x0 = predicted_original(
-            self.prediction_type,
-            &prediction,
-            &x,
-            (now.alpha, now.sigma),
-        );
+        let x0 = predicted_original(self.prediction_type, &prediction, &x, (now.alpha, now.sigma));
         if let Some((start, order)) = self.last.take() {
             if !self.uncorrected.contains(&(i - 1)) {
                 x = self.transfer(&start, i - 1, order, Some(&x0));
@@ -139,11 +130,7 @@ impl Sampler for UniPc {
         }
         self.history.truncate(self.order - 1);
         self.history.push_front(x0);
-        let left = if self.lower_order_final {
-            self.timesteps.len() - i
-        } else {
-            self.order
-        };
+        let left = if self.lower_order_final { self.timesteps.len() - i } else { self.order };
         let order = self.history.len().min(left);
         let next = self.transfer(&x, i, order, None);
         self.last = Some((x, order));
@@ -169,13 +156,11 @@ fn moments(h: f32, scale: f32, count: usize) -> Vec<f32> {
 /// Solves `sum_j ratios[j]^i weights[j] = b[i]` by elimination with pivots; three unknowns at most.
 fn solve(ratios: &[f32], mut b: Vec<f32>) -> Vec<f32> {
     let n = ratios.len();
-    let mut rows: Vec<Vec<f32>> = (0..n)
-        .map(|i| ratios.iter().map(|r| r.powi(i as i32)).collect())
-        .collect();
+    let mut rows: Vec<Vec<f32>> =
+        (0..n).map(|i| ratios.iter().map(|r| r.powi(i as i32)).collect()).collect();
     for k in 0..n {
-        let pivot = (k..n)
-            .max_by(|&i, &j| rows[i][k].abs().total_cmp(&rows[j][k].abs()))
-            .unwrap_or(k);
+        let pivot =
+            (k..n).max_by(|&i, &j| rows[i][k].abs().total_cmp(&rows[j][k].abs())).unwrap_or(k);
         rows.swap(k, pivot);
         b.swap(k, pivot);
         for i in k + 1..n {
@@ -203,11 +188,7 @@ mod tests {
         let ratios = [-0.5f32, 2.0, 1.0];
         let weights = solve(&ratios, vec![1.0, 2.0, 3.0]);
         for (i, b) in [1.0f32, 2.0, 3.0].into_iter().enumerate() {
-            let left: f32 = ratios
-                .iter()
-                .zip(&weights)
-                .map(|(r, w)| r.powi(i as i32) * w)
-                .sum();
+            let left: f32 = ratios.iter().zip(&weights).map(|(r, w)| r.powi(i as i32) * w).sum();
             assert!((left - b).abs() < 1e-5);
         }
     }

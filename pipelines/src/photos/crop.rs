@@ -52,12 +52,7 @@ impl Rectangle {
             centred.round().clamp(0.0, (side - part) as f64) as u32
         };
         let (x, y) = (start(w, width, focus.0), start(h, height, focus.1));
-        Self {
-            x,
-            y,
-            width: width as u32,
-            height: height as u32,
-        }
+        Self { x, y, width: width as u32, height: height as u32 }
     }
 
     /// This part of `photo` at `target` size, in one step (Lanczos, widened when scaling down).
@@ -90,39 +85,25 @@ fn focus(photo: &RgbImage) -> (f64, f64) {
         }
     }
     let distance = |a: [f64; 3], b: [f64; 3]| {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| (a - b).powi(2))
-            .sum::<f64>()
-            .sqrt()
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
     };
-    let at = |x: u32, y: u32| {
-        thumbnail
-            .get_pixel(x.min(width - 1), y.min(height - 1))
-            .0
-            .map(f64::from)
-    };
+    let at =
+        |x: u32, y: u32| thumbnail.get_pixel(x.min(width - 1), y.min(height - 1)).0.map(f64::from);
     let saliency: Vec<(f64, f64, f64)> = thumbnail
         .enumerate_pixels()
         .map(|(x, y, &Rgb(pixel))| {
             let pixel = pixel.map(f64::from);
             let edges = distance(pixel, at(x + 1, y)) + distance(pixel, at(x, y + 1));
-            let (fx, fy) = (
-                (f64::from(x) + 0.5) / f64::from(width),
-                (f64::from(y) + 0.5) / f64::from(height),
-            );
+            let (fx, fy) =
+                ((f64::from(x) + 0.5) / f64::from(width), (f64::from(y) + 0.5) / f64::from(height));
             let prior = (-((fx - 0.5).powi(2) + (fy - 0.5).powi(2)) / (2.0 * PRIOR * PRIOR)).exp();
             (fx, fy, (edges + distance(pixel, mean)) * prior)
         })
         .collect();
 
     let average = saliency.iter().map(|(.., s)| s).sum::<f64>() / pixels;
-    let deviation = (saliency
-        .iter()
-        .map(|(.., s)| (s - average).powi(2))
-        .sum::<f64>()
-        / pixels)
-        .sqrt();
+    let deviation =
+        (saliency.iter().map(|(.., s)| (s - average).powi(2)).sum::<f64>() / pixels).sqrt();
     let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
     for (fx, fy, s) in saliency {
         let outstanding = (s - average - deviation).max(0.0);
@@ -131,11 +112,7 @@ fn focus(photo: &RgbImage) -> (f64, f64) {
         y += outstanding * fy;
     }
     // Below one grey level the picture is even, and what is left is rounding.
-    if average < 1.0 || mass == 0.0 {
-        (0.5, 0.5)
-    } else {
-        (x / mass, y / mass)
-    }
+    if average < 1.0 || mass == 0.0 { (0.5, 0.5) } else { (x / mass, y / mass) }
 }
 
 #[cfg(test)]
@@ -164,16 +141,8 @@ mod tests {
 
     #[test]
     fn a_photo_of_the_right_aspect_is_kept_whole() {
-        let whole = Rectangle {
-            x: 0,
-            y: 0,
-            width: 1023,
-            height: 1023,
-        };
-        assert_eq!(
-            Rectangle::largest((1023, 1023), (512, 512), (0.0, 1.0)),
-            whole
-        );
+        let whole = Rectangle { x: 0, y: 0, width: 1023, height: 1023 };
+        assert_eq!(Rectangle::largest((1023, 1023), (512, 512), (0.0, 1.0)), whole);
     }
 
     #[test]
@@ -181,12 +150,7 @@ mod tests {
         let even = RgbImage::from_pixel(300, 100, Rgb([90, 120, 30]));
         assert_eq!(
             Crop::Smart.part(&even, (64, 64)),
-            Rectangle {
-                x: 100,
-                y: 0,
-                width: 100,
-                height: 100
-            }
+            Rectangle { x: 100, y: 0, width: 100, height: 100 }
         );
     }
 
@@ -211,9 +175,7 @@ mod tests {
             let inside = (f64::from(x) - 99.5).hypot(f64::from(y) - 49.5) < 40.0;
             if inside { Rgb([255; 3]) } else { Rgb([0; 3]) }
         });
-        let resized = Crop::Center
-            .part(&photo, (50, 50))
-            .resized(&photo, (50, 50));
+        let resized = Crop::Center.part(&photo, (50, 50)).resized(&photo, (50, 50));
         let lit = |along: &dyn Fn(u32) -> (u32, u32)| {
             (0..50)
                 .filter(|&i| {

@@ -21,10 +21,7 @@ pub(super) fn decode(
     bytes: &[u8],
     format: ImageFormat,
 ) -> Result<RgbImage, PhotoError> {
-    let broken = |reason: &str| PhotoError::Broken {
-        file: file.into(),
-        reason: reason.into(),
-    };
+    let broken = |reason: &str| PhotoError::Broken { file: file.into(), reason: reason.into() };
     let undecodable = |error: ImageError| match error {
         ImageError::IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
             PhotoError::Truncated { file: file.into() }
@@ -40,11 +37,7 @@ pub(super) fn decode(
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(PhotoError::TooLarge {
-            file: file.into(),
-            width,
-            height,
-        });
+        return Err(PhotoError::TooLarge { file: file.into(), width, height });
     }
     if width == 0 || height == 0 {
         return Err(broken(&format!("its size is {width}×{height}")));
@@ -82,9 +75,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
             // A stuffed zero, a restart marker, a second start, TEM: no length follows.
             (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
             (0xff, 0x02..=0xfe) => {
-                let Some(length) = bytes
-                    .get(at + 2..at + 4)
-                    .and_then(|pair| pair.first_chunk())
+                let Some(length) = bytes.get(at + 2..at + 4).and_then(|pair| pair.first_chunk())
                 else {
                     return false;
                 };

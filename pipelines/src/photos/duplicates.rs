@@ -26,24 +26,15 @@ impl Fingerprint {
                 gradient = gradient << 1 | u64::from(pair[0] < pair[1]);
             }
         }
-        Self {
-            bytes: Sha256::digest(bytes).into(),
-            gradient,
-            thumbnail: grey.into_raw(),
-        }
+        Self { bytes: Sha256::digest(bytes).into(), gradient, thumbnail: grey.into_raw() }
     }
 
     /// The index of the first of `others` that is the same, and whether byte for byte.
     pub fn first_match(&self, others: &[Self]) -> Option<(usize, bool)> {
-        let exact = others
-            .iter()
-            .position(|other| other.bytes == self.bytes)
-            .map(|index| (index, true));
+        let exact =
+            others.iter().position(|other| other.bytes == self.bytes).map(|index| (index, true));
         exact.or_else(|| {
-            others
-                .iter()
-                .position(|other| self.looks_like(other))
-                .map(|index| (index, false))
+            others.iter().position(|other| self.looks_like(other)).map(|index| (index, false))
         })
     }
 

@@ -56,41 +56,23 @@ pub struct PhotoSet {
 impl PhotoSet {
     /// Reads every photo of `folder` at `size` = (width, height), both above zero.
     pub fn read(folder: &Path, size: (u32, u32), crop: Crop) -> Result<Self, PhotoError> {
-        let scan::Listing {
-            entries,
-            mut report,
-        } = scan::list(folder)?;
+        let scan::Listing { entries, mut report } = scan::list(folder)?;
 
         let mut photos: Vec<Photo> = Vec::with_capacity(entries.len());
         let mut fingerprints: Vec<Fingerprint> = Vec::with_capacity(entries.len());
-        for scan::Entry {
-            path,
-            format,
-            caption,
-        } in entries
-        {
-            let bytes = fs::read(&path).map_err(|source| PhotoError::File {
-                file: path.clone(),
-                source,
-            })?;
+        for scan::Entry { path, format, caption } in entries {
+            let bytes = fs::read(&path)
+                .map_err(|source| PhotoError::File { file: path.clone(), source })?;
             let upright = decode::decode(&path, &bytes, format)?;
             let original = upright.dimensions();
             let part = crop.part(&upright, size);
             if part.width < size.0 || part.height < size.1 {
-                report.push(Notice::TooSmall {
-                    file: path.clone(),
-                    size: original,
-                    target: size,
-                });
+                report.push(Notice::TooSmall { file: path.clone(), size: original, target: size });
             }
             let fingerprint = Fingerprint::new(&bytes, &upright);
             if let Some((first, same_bytes)) = fingerprint.first_match(&fingerprints) {
                 let a = photos[first].path.clone(); // one fingerprint for each photo, in order
-                report.push(Notice::Duplicate {
-                    a,
-                    b: path.clone(),
-                    same_bytes,
-                });
+                report.push(Notice::Duplicate { a, b: path.clone(), same_bytes });
             }
             fingerprints.push(fingerprint);
             photos.push(Photo {
@@ -103,9 +85,7 @@ impl PhotoSet {
         }
 
         if photos.len() < FEW_PHOTOS {
-            report.push(Notice::TooFew {
-                count: photos.len(),
-            });
+            report.push(Notice::TooFew { count: photos.len() });
         }
         let bare: Vec<_> = photos
             .iter()
@@ -121,10 +101,7 @@ impl PhotoSet {
     /// SHA-256 (hex) over sizes, pixels and captions in order: equal exactly when the training would see the same.
     pub fn hash(&self) -> String {
         let mut hasher = Sha256::new();
-        for Photo {
-            pixels, caption, ..
-        } in &self.photos
-        {
+        for Photo { pixels, caption, .. } in &self.photos {
             let (width, height) = pixels.dimensions();
             hasher.update(width.to_le_bytes());
             hasher.update(height.to_le_bytes());
@@ -138,13 +115,10 @@ impl PhotoSet {
                 }
             }
         }
-        hasher
-            .finalize()
-            .iter()
-            .fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-                hex
-            })
+        hasher.finalize().iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
+            hex
+        })
     }
 }
 

@@ -103,16 +103,10 @@ impl fmt::Display for Notice {
                 "only {count} photo{}: {FEW_PHOTOS} or more, with different backgrounds, teach the concept rather than the photo",
                 if *count == 1 { "" } else { "s" }
             ),
-            Self::Duplicate {
-                a,
-                b,
-                same_bytes: true,
-            } => write!(f, "{} and {} are the same file", name(a), name(b)),
-            Self::Duplicate {
-                a,
-                b,
-                same_bytes: false,
-            } => {
+            Self::Duplicate { a, b, same_bytes: true } => {
+                write!(f, "{} and {} are the same file", name(a), name(b))
+            }
+            Self::Duplicate { a, b, same_bytes: false } => {
                 write!(
                     f,
                     "{} and {} show nearly the same; each counts, so what they show weighs double",
@@ -120,22 +114,15 @@ impl fmt::Display for Notice {
                     name(b)
                 )
             }
-            Self::WithoutCaption { files } => write!(
-                f,
-                "no caption for {}: {}",
-                count(files, "photo"),
-                names(files)
-            ),
-            Self::LongCaption { file } => write!(
-                f,
-                "{} has several lines; the first is the caption",
-                name(file)
-            ),
-            Self::EmptyCaption { file } => write!(
-                f,
-                "{} is empty; its photo counts as without a caption",
-                name(file)
-            ),
+            Self::WithoutCaption { files } => {
+                write!(f, "no caption for {}: {}", count(files, "photo"), names(files))
+            }
+            Self::LongCaption { file } => {
+                write!(f, "{} has several lines; the first is the caption", name(file))
+            }
+            Self::EmptyCaption { file } => {
+                write!(f, "{} is empty; its photo counts as without a caption", name(file))
+            }
         }
     }
 }
@@ -153,22 +140,13 @@ fn convert_hint(format: &str) -> &'static str {
 
 /// "1 file", "3 files".
 fn count(files: &[PathBuf], noun: &str) -> String {
-    format!(
-        "{} {noun}{}",
-        files.len(),
-        if files.len() == 1 { "" } else { "s" }
-    )
+    format!("{} {noun}{}", files.len(), if files.len() == 1 { "" } else { "s" })
 }
 
 /// Up to five file names in one line.
 fn names(files: &[PathBuf]) -> String {
     const SHOWN: usize = 5;
-    let mut line = files
-        .iter()
-        .take(SHOWN)
-        .map(|file| name(file))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let mut line = files.iter().take(SHOWN).map(|file| name(file)).collect::<Vec<_>>().join(", ");
     if files.len() > SHOWN {
         line = format!("{line} and {} more", files.len() - SHOWN);
     }
@@ -176,10 +154,7 @@ fn names(files: &[PathBuf]) -> String {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// Why a folder of photos cannot be used.

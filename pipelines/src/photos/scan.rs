@@ -36,9 +36,7 @@ enum Kind {
 pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
     let paths = sorted_paths(folder)?;
     if paths.is_empty() {
-        return Err(PhotoError::Empty {
-            folder: folder.into(),
-        });
+        return Err(PhotoError::Empty { folder: folder.into() });
     }
 
     let (mut photos, mut texts, mut skipped, mut folders) =
@@ -49,10 +47,8 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
             skipped.push(path);
             continue;
         }
-        let metadata = fs::metadata(&path).map_err(|source| PhotoError::File {
-            file: path.clone(),
-            source,
-        })?;
+        let metadata = fs::metadata(&path)
+            .map_err(|source| PhotoError::File { file: path.clone(), source })?;
         if metadata.is_dir() {
             folders.push(path);
         } else if !metadata.is_file() {
@@ -72,10 +68,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
     let mut captions: BTreeMap<PathBuf, Option<String>> = BTreeMap::new();
     for text in texts {
         let stem = text.with_extension("");
-        if photos
-            .iter()
-            .any(|(photo, _)| photo.with_extension("") == stem)
-        {
+        if photos.iter().any(|(photo, _)| photo.with_extension("") == stem) {
             captions.insert(stem, caption(&text, &mut report)?);
         } else {
             skipped.push(text);
@@ -89,48 +82,25 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
         report.push(Notice::SkippedFolders { folders });
     }
     report.extend(
-        unsupported
-            .into_iter()
-            .map(|(format, files)| Notice::Unsupported { format, files }),
+        unsupported.into_iter().map(|(format, files)| Notice::Unsupported { format, files }),
     );
     if photos.is_empty() {
-        let found = report
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ");
-        return Err(PhotoError::NoPhotos {
-            folder: folder.into(),
-            found,
-        });
+        let found = report.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return Err(PhotoError::NoPhotos { folder: folder.into(), found });
     }
 
     let entries = photos.into_iter().map(|(path, format)| {
         let caption = captions.get(&path.with_extension("")).cloned().flatten();
-        Entry {
-            path,
-            format,
-            caption,
-        }
+        Entry { path, format, caption }
     });
-    Ok(Listing {
-        entries: entries.collect(),
-        report,
-    })
+    Ok(Listing { entries: entries.collect(), report })
 }
 
 fn sorted_paths(folder: &Path) -> Result<Vec<PathBuf>, PhotoError> {
     let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => PhotoError::Missing {
-            folder: folder.into(),
-        },
-        io::ErrorKind::NotADirectory => PhotoError::NotAFolder {
-            path: folder.into(),
-        },
-        _ => PhotoError::Folder {
-            folder: folder.into(),
-            source,
-        },
+        io::ErrorKind::NotFound => PhotoError::Missing { folder: folder.into() },
+        io::ErrorKind::NotADirectory => PhotoError::NotAFolder { path: folder.into() },
+        _ => PhotoError::Folder { folder: folder.into(), source },
     };
     let entries = fs::read_dir(folder).map_err(unreadable)?;
     let mut paths: Vec<_> = entries
@@ -148,17 +118,11 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn extension(path: &Path) -> String {
-    path.extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase()
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 fn kind(path: &Path) -> Result<Kind, PhotoError> {
-    let unreadable = |source| PhotoError::File {
-        file: path.into(),
-        source,
-    };
+    let unreadable = |source| PhotoError::File { file: path.into(), source };
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)
         .map_err(unreadable)?
@@ -205,10 +169,7 @@ fn kind_by_content(head: &[u8], extension: &str) -> Option<Kind> {
         ImageFormat::Tiff if is_raw(extension) => Some(Kind::Unsupported("camera raw")),
         // "BM" also starts a note about a BMW; a bitmap goes on with the size of a known header.
         ImageFormat::Bmp
-            if !matches!(
-                head.get(14..18),
-                Some([12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
-            ) =>
+            if !matches!(head.get(14..18), Some([12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])) =>
         {
             None
         }
@@ -224,18 +185,13 @@ fn kind_by_content(head: &[u8], extension: &str) -> Option<Kind> {
 }
 
 fn is_raw(extension: &str) -> bool {
-    [
-        "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef", "srw", "raw",
-    ]
-    .contains(&extension)
+    ["dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef", "srw", "raw"]
+        .contains(&extension)
 }
 
 /// The first line of a caption file, trimmed; `None` where it holds no text.
 fn caption(file: &Path, report: &mut Vec<Notice>) -> Result<Option<String>, PhotoError> {
-    let bytes = fs::read(file).map_err(|source| PhotoError::File {
-        file: file.into(),
-        source,
-    })?;
+    let bytes = fs::read(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| PhotoError::Caption { file: file.into() })?;
     let mut lines = text.trim_start_matches('\u{feff}').trim().lines();
     let Some(first) = lines.next() else {

@@ -85,10 +85,7 @@ fn exif_orientation_turns_the_photo_before_it_is_cut() {
             let photo = read_one("a.jpg", &with_exif(&jpeg, orientation, big_endian, b"")).unwrap();
             assert_eq!(photo.original, size, "orientation {orientation}");
             let at = |(x, y)| *photo.pixels.get_pixel(x, y);
-            assert!(
-                near(at(red), RED) && near(at(blue), BLUE),
-                "orientation {orientation}"
-            );
+            assert!(near(at(red), RED) && near(at(blue), BLUE), "orientation {orientation}");
         }
     }
 }
@@ -102,36 +99,21 @@ fn every_format_and_kind_of_pixel_becomes_8_bit_rgb() {
         ("a.bmp", ImageFormat::Bmp),
         ("a.tiff", ImageFormat::Tiff),
     ] {
-        assert_eq!(
-            read_one(name, &encoded(rgb.clone(), format))
-                .unwrap()
-                .pixels,
-            rgb,
-            "{name}"
-        );
+        assert_eq!(read_one(name, &encoded(rgb.clone(), format)).unwrap().pixels, rgb, "{name}");
     }
     let jpeg = read_one("a.jpg", &encoded(rgb.clone(), ImageFormat::Jpeg)).unwrap();
-    assert!(
-        jpeg.pixels
-            .iter()
-            .zip(rgb.iter())
-            .all(|(a, b)| a.abs_diff(*b) <= 2)
-    );
+    assert!(jpeg.pixels.iter().zip(rgb.iter()).all(|(a, b)| a.abs_diff(*b) <= 2));
 
     let grey: ImageBuffer<Luma<u8>, _> = ImageBuffer::from_pixel(16, 16, Luma([90]));
     assert_eq!(
-        read_one("a.png", &encoded(grey, ImageFormat::Png))
-            .unwrap()
-            .pixels[(3, 3)],
+        read_one("a.png", &encoded(grey, ImageFormat::Png)).unwrap().pixels[(3, 3)],
         Rgb([90; 3])
     );
     let deep: ImageBuffer<Rgb<u16>, Vec<u16>> =
         ImageBuffer::from_pixel(16, 16, Rgb([257 * 10, 257 * 20, 65_535]));
     for format in [ImageFormat::Png, ImageFormat::Tiff] {
         assert_eq!(
-            read_one("a.png", &encoded(deep.clone(), format))
-                .unwrap()
-                .pixels[(3, 3)],
+            read_one("a.png", &encoded(deep.clone(), format)).unwrap().pixels[(3, 3)],
             Rgb([10, 20, 255])
         );
     }
@@ -140,26 +122,15 @@ fn every_format_and_kind_of_pixel_becomes_8_bit_rgb() {
 #[test]
 fn transparency_shows_white() {
     let rgba = image::RgbaImage::from_fn(16, 16, |x, _| {
-        if x < 8 {
-            Rgba([10, 20, 30, 0])
-        } else {
-            Rgba([0, 100, 255, 128])
-        }
+        if x < 8 { Rgba([10, 20, 30, 0]) } else { Rgba([0, 100, 255, 128]) }
     });
     for format in [ImageFormat::Png, ImageFormat::WebP] {
-        let pixels = read_one("a.png", &encoded(rgba.clone(), format))
-            .unwrap()
-            .pixels;
-        assert_eq!(
-            (pixels[(0, 0)], pixels[(15, 0)]),
-            (Rgb([255; 3]), Rgb([127, 177, 255]))
-        );
+        let pixels = read_one("a.png", &encoded(rgba.clone(), format)).unwrap().pixels;
+        assert_eq!((pixels[(0, 0)], pixels[(15, 0)]), (Rgb([255; 3]), Rgb([127, 177, 255])));
     }
     let grey: ImageBuffer<LumaA<u8>, _> = ImageBuffer::from_pixel(16, 16, LumaA([0, 0]));
     assert_eq!(
-        read_one("a.png", &encoded(grey, ImageFormat::Png))
-            .unwrap()
-            .pixels[(3, 3)],
+        read_one("a.png", &encoded(grey, ImageFormat::Png)).unwrap().pixels[(3, 3)],
         Rgb([255; 3])
     );
 }
@@ -173,15 +144,10 @@ fn a_palette_with_a_transparent_entry_is_read() {
     encoder.set_palette(vec![10, 20, 30, 40, 50, 60]);
     encoder.set_trns(vec![255, 0]);
     let mut writer = encoder.write_header().unwrap();
-    writer
-        .write_image_data(&[0b0000_0000, 0, 0b0101_0101, 0b0101_0101].repeat(16))
-        .unwrap();
+    writer.write_image_data(&[0b0000_0000, 0, 0b0101_0101, 0b0101_0101].repeat(16)).unwrap();
     writer.finish().unwrap();
     let pixels = read_one("a.png", &bytes).unwrap().pixels;
-    assert_eq!(
-        (pixels[(0, 5)], pixels[(15, 5)]),
-        (Rgb([10, 20, 30]), Rgb([255; 3]))
-    );
+    assert_eq!((pixels[(0, 5)], pixels[(15, 5)]), (Rgb([10, 20, 30]), Rgb([255; 3])));
 }
 
 #[test]
@@ -196,9 +162,7 @@ fn a_photo_cut_short_anywhere_is_refused_in_every_format() {
     ] {
         let whole = encoded(picture.clone(), format);
         for eighth in 1..8 {
-            let error = read_one(name, &whole[..whole.len() * eighth / 8])
-                .unwrap_err()
-                .to_string();
+            let error = read_one(name, &whole[..whole.len() * eighth / 8]).unwrap_err().to_string();
             assert!(
                 error.contains(name) && error.contains("remove it"),
                 "{name} cut at {eighth}/8: {error}"
@@ -209,20 +173,13 @@ fn a_photo_cut_short_anywhere_is_refused_in_every_format() {
 
 #[test]
 fn a_jpeg_is_refused_at_every_cut_even_behind_a_whole_thumbnail() {
-    let jpeg = with_exif(
-        &encoded(halves(24, 24, 1), ImageFormat::Jpeg),
-        1,
-        false,
-        b"\xff\xd8\xff\xd9",
-    );
+    let jpeg =
+        with_exif(&encoded(halves(24, 24, 1), ImageFormat::Jpeg), 1, false, b"\xff\xd8\xff\xd9");
     assert!(read_one("a.jpg", &jpeg).is_ok());
     assert!(read_one("a.jpg", &[&jpeg[..], b"what a phone appends"].concat()).is_ok());
     for cut in 3..jpeg.len() {
         assert!(
-            matches!(
-                read_one("a.jpg", &jpeg[..cut]),
-                Err(PhotoError::Truncated { .. })
-            ),
+            matches!(read_one("a.jpg", &jpeg[..cut]), Err(PhotoError::Truncated { .. })),
             "cut at {cut}"
         );
     }
@@ -232,12 +189,7 @@ fn a_jpeg_is_refused_at_every_cut_even_behind_a_whole_thumbnail() {
 fn a_jpeg_that_lacks_its_middle_is_refused() {
     let jpeg = encoded(halves(96, 96, 1), ImageFormat::Jpeg);
     let half = [&jpeg[..jpeg.len() / 2 + 200], &[0xff, 0xd9]].concat();
-    assert!(
-        half.len() < jpeg.len() - 100,
-        "{} of {}",
-        half.len(),
-        jpeg.len()
-    );
+    assert!(half.len() < jpeg.len() - 100, "{} of {}", half.len(), jpeg.len());
     let error = read_one("a.jpg", &half).unwrap_err().to_string();
     assert!(error.contains("a.jpg"), "{error}");
 }
@@ -250,17 +202,7 @@ fn a_header_that_asks_for_400_million_pixels_is_refused_before_they_are_allocate
     let mut crc = crc32(&png[12..29]).to_be_bytes();
     png[29..33].swap_with_slice(&mut crc);
     let error = read_one("big.png", &png).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            PhotoError::TooLarge {
-                width: 20_000,
-                height: 20_000,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, PhotoError::TooLarge { width: 20_000, height: 20_000, .. }), "{error}");
     assert!(error.to_string().ends_with(
         "big.png is 20000×20000 pixels, more than the 268 million that are read; scale it down or remove it"
     ));
@@ -269,11 +211,7 @@ fn a_header_that_asks_for_400_million_pixels_is_refused_before_they_are_allocate
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
+            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
         })
     })
 }
@@ -287,10 +225,7 @@ fn content_decides_over_the_name() {
         read_one("a.jpg", b"<html>not found</html>"),
         Err(PhotoError::NotAPicture { .. })
     ));
-    assert!(matches!(
-        read_one("a.jpg", b""),
-        Err(PhotoError::ZeroBytes { .. })
-    ));
+    assert!(matches!(read_one("a.jpg", b""), Err(PhotoError::ZeroBytes { .. })));
     assert!(matches!(
         read_one("a.png", &[&png[..40], &[7; 200]].concat()),
         Err(PhotoError::Broken { .. })
@@ -324,26 +259,10 @@ fn a_folder_as_people_have_it_gives_its_photos_and_a_short_report() {
     let photos: Vec<_> = set
         .photos
         .iter()
-        .map(|photo| {
-            (
-                photo.path.file_name().unwrap().to_str().unwrap(),
-                photo.caption.as_deref(),
-            )
-        })
+        .map(|photo| (photo.path.file_name().unwrap().to_str().unwrap(), photo.caption.as_deref()))
         .collect();
-    assert_eq!(
-        photos,
-        [
-            ("B.JPG", None),
-            ("a.png", None),
-            ("b.jpg", Some("a <cat> asleep"))
-        ]
-    );
-    assert!(
-        set.photos
-            .iter()
-            .all(|photo| photo.pixels.dimensions() == (32, 32))
-    );
+    assert_eq!(photos, [("B.JPG", None), ("a.png", None), ("b.jpg", Some("a <cat> asleep"))]);
+    assert!(set.photos.iter().all(|photo| photo.pixels.dimensions() == (32, 32)));
     assert_eq!(
         report(&set),
         [
@@ -365,15 +284,9 @@ fn folders_that_hold_no_photo_are_refused_each_with_its_reason() {
     let read = |path: &Path| PhotoSet::read(path, (16, 16), Crop::Smart).unwrap_err();
     let empty = folder(&[]);
     assert!(matches!(read(empty.path()), PhotoError::Empty { .. }));
-    assert!(matches!(
-        read(&empty.path().join("nowhere")),
-        PhotoError::Missing { .. }
-    ));
+    assert!(matches!(read(&empty.path().join("nowhere")), PhotoError::Missing { .. }));
     let single = folder(&[("a.png", &encoded(halves(16, 16, 1), ImageFormat::Png))]);
-    assert!(matches!(
-        read(&single.path().join("a.png")),
-        PhotoError::NotAFolder { .. }
-    ));
+    assert!(matches!(read(&single.path().join("a.png")), PhotoError::NotAFolder { .. }));
     let foreign = folder(&[("notes.md", b"x"), ("c.heic", b"\0\0\0\x18ftypheic")]);
     let error = read(foreign.path()).to_string();
     assert!(
@@ -388,13 +301,8 @@ fn a_caption_in_another_encoding_is_refused() {
         ("a.png", &encoded(halves(16, 16, 1), ImageFormat::Png)),
         ("a.txt", b"\xff\xfea\0"),
     ]);
-    let error = PhotoSet::read(folder.path(), (16, 16), Crop::Smart)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.ends_with("a.txt is not UTF-8 text; save it as UTF-8"),
-        "{error}"
-    );
+    let error = PhotoSet::read(folder.path(), (16, 16), Crop::Smart).unwrap_err().to_string();
+    assert!(error.ends_with("a.txt is not UTF-8 text; save it as UTF-8"), "{error}");
 }
 
 #[test]
@@ -440,18 +348,13 @@ fn the_hash_follows_pixels_and_captions_but_not_names() {
         encoded(halves(16, 16, 2), ImageFormat::Png),
     );
     let hash = |files: &[(&str, &[u8])]| {
-        PhotoSet::read(folder(files).path(), (16, 16), Crop::Smart)
-            .unwrap()
-            .hash()
+        PhotoSet::read(folder(files).path(), (16, 16), Crop::Smart).unwrap().hash()
     };
     let plain = hash(&[("a.png", &one), ("b.png", &two)]);
     assert_eq!(plain.len(), 64);
     assert_eq!(plain, hash(&[("x.png", &one), ("y.png", &two)]));
     assert_ne!(plain, hash(&[("a.png", &two), ("b.png", &one)]));
-    assert_ne!(
-        plain,
-        hash(&[("a.png", &one), ("b.png", &two), ("a.txt", b"a {}")])
-    );
+    assert_ne!(plain, hash(&[("a.png", &one), ("b.png", &two), ("a.txt", b"a {}")]));
     assert_ne!(
         hash(&[("a.png", &one), ("a.txt", b"{}")]),
         hash(&[("a.png", &one), ("a.txt", b"a {}")])
@@ -462,23 +365,10 @@ fn the_hash_follows_pixels_and_captions_but_not_names() {
 fn the_tensor_has_the_training_scripts_values() {
     let pixels = RgbImage::from_raw(2, 1, vec![0, 1, 255, 128, 254, 77]).unwrap();
     let tensor = to_tensor(&pixels);
-    assert_eq!(
-        (tensor.size(), tensor.kind()),
-        (vec![1, 3, 1, 2], Kind::Float)
-    );
+    assert_eq!((tensor.size(), tensor.kind()), (vec![1, 3, 1, 2], Kind::Float));
     // numpy: (np.array([0, 128, 1, 254, 255, 77], np.uint8) / 127.5 - 1.0).astype(np.float32)
-    let expected = [
-        -1.0,
-        0.003_921_568_7,
-        -0.992_156_86,
-        0.992_156_86,
-        1.0,
-        -0.396_078_44_f32,
-    ];
-    assert_eq!(
-        Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap(),
-        expected
-    );
+    let expected = [-1.0, 0.003_921_568_7, -0.992_156_86, 0.992_156_86, 1.0, -0.396_078_44_f32];
+    assert_eq!(Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap(), expected);
     let turned = to_tensor(&mirrored(&pixels));
     assert!(turned.equal(&tensor.flip([3])));
 }

@@ -102,41 +102,26 @@ pub fn write(
     parameters: Option<&PictureParameters>,
     existing: Existing,
 ) -> Result<PathBuf, PictureError> {
-    let bytes = encode(pixels, parameters).map_err(|source| PictureError::Encode {
-        path: path.into(),
-        source,
-    })?;
-    save(path, &bytes, existing).map_err(|source| PictureError::Write {
-        path: path.into(),
-        source,
-    })
+    let bytes = encode(pixels, parameters)
+        .map_err(|source| PictureError::Encode { path: path.into(), source })?;
+    save(path, &bytes, existing).map_err(|source| PictureError::Write { path: path.into(), source })
 }
 
 /// How the picture at `path` was made.
 pub fn read_parameters(path: &Path) -> Result<PictureParameters, PictureError> {
-    let unreadable = |source| PictureError::Read {
-        path: path.into(),
-        source,
-    };
+    let unreadable = |source| PictureError::Read { path: path.into(), source };
     let file = File::open(path).map_err(|error| unreadable(error.into()))?;
-    let reader = png::Decoder::new(BufReader::new(file))
-        .read_info()
-        .map_err(unreadable)?;
+    let reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(unreadable)?;
     let info = reader.info();
-    let latin1 = info
-        .uncompressed_latin1_text
-        .iter()
-        .find(|chunk| chunk.keyword == OWN_KEY);
+    let latin1 = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == OWN_KEY);
     let utf8 = info.utf8_text.iter().find(|chunk| chunk.keyword == OWN_KEY);
     let text = match (latin1, utf8) {
         (Some(chunk), _) => chunk.text.clone(),
         (None, Some(chunk)) => chunk.get_text().map_err(unreadable)?,
         (None, None) => return Err(PictureError::NoRecord { path: path.into() }),
     };
-    serde_json::from_str(&text).map_err(|source| PictureError::BadRecord {
-        path: path.into(),
-        source,
-    })
+    serde_json::from_str(&text)
+        .map_err(|source| PictureError::BadRecord { path: path.into(), source })
 }
 
 fn encode(
@@ -200,11 +185,7 @@ fn reserve(path: &Path) -> io::Result<PathBuf> {
         .unwrap_or_default();
     let mut target = path.to_path_buf();
     for number in 1_u32.. {
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&target)
-        {
+        match OpenOptions::new().write(true).create_new(true).open(&target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 target = path.with_file_name(format!("{stem}-{number}{extension}"));
             }
@@ -220,12 +201,8 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = entries
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect();
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -237,22 +214,11 @@ mod tests {
     #[test]
     fn parameters_come_back_as_they_went_in_latin_or_not() {
         let folder = tempfile::tempdir().unwrap();
-        for prompt in [
-            "a <cat>, \"quoted\"\ntwo lines",
-            "naïve café",
-            "雪の中の<猫> 🐈",
-        ] {
-            let parameters = PictureParameters {
-                prompt: prompt.into(),
-                ..example()
-            };
-            let path = write(
-                &folder.path().join("a.png"),
-                &picture(1),
-                Some(&parameters),
-                Existing::Keep,
-            )
-            .unwrap();
+        for prompt in ["a <cat>, \"quoted\"\ntwo lines", "naïve café", "雪の中の<猫> 🐈"] {
+            let parameters = PictureParameters { prompt: prompt.into(), ..example() };
+            let path =
+                write(&folder.path().join("a.png"), &picture(1), Some(&parameters), Existing::Keep)
+                    .unwrap();
             assert_eq!(read_parameters(&path).unwrap(), parameters);
             assert_eq!(image::open(&path).unwrap().into_rgb8(), picture(1));
         }
@@ -261,28 +227,14 @@ mod tests {
     #[test]
     fn other_tools_find_the_a1111_text_as_text_or_international_text() {
         let text = |prompt: &str| {
-            let parameters = PictureParameters {
-                prompt: prompt.into(),
-                ..example()
-            };
+            let parameters = PictureParameters { prompt: prompt.into(), ..example() };
             let bytes = encode(&picture(1), Some(&parameters)).unwrap();
-            let info = png::Decoder::new(io::Cursor::new(bytes))
-                .read_info()
-                .unwrap()
-                .info()
-                .clone();
-            let latin1 = info
-                .uncompressed_latin1_text
-                .iter()
-                .find(|chunk| chunk.keyword == "parameters");
-            let utf8 = info
-                .utf8_text
-                .iter()
-                .find(|chunk| chunk.keyword == "parameters");
-            (
-                latin1.map(|chunk| chunk.text.clone()),
-                utf8.map(|chunk| chunk.get_text().unwrap()),
-            )
+            let info =
+                png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap().info().clone();
+            let latin1 =
+                info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == "parameters");
+            let utf8 = info.utf8_text.iter().find(|chunk| chunk.keyword == "parameters");
+            (latin1.map(|chunk| chunk.text.clone()), utf8.map(|chunk| chunk.get_text().unwrap()))
         };
         let (latin1, utf8) = text("café");
         assert!(latin1.unwrap().starts_with("café\nNegative prompt: ") && utf8.is_none());
@@ -298,10 +250,7 @@ mod tests {
             let written = write(&path, &picture(level), None, Existing::Keep).unwrap();
             assert_eq!(written, folder.path().join(expected));
         }
-        assert_eq!(
-            write(&path, &picture(9), None, Existing::Replace).unwrap(),
-            path
-        );
+        assert_eq!(write(&path, &picture(9), None, Existing::Replace).unwrap(), path);
         assert_eq!(image::open(&path).unwrap().into_rgb8(), picture(9));
         assert_eq!(names(folder.path()), ["a-1.png", "a-2.png", "a.png"]);
     }
@@ -310,9 +259,7 @@ mod tests {
     fn a_failed_write_names_the_path_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing").join("a.png");
-        let error = write(&missing, &picture(1), None, Existing::Keep)
-            .unwrap_err()
-            .to_string();
+        let error = write(&missing, &picture(1), None, Existing::Keep).unwrap_err().to_string();
         assert!(
             error.contains("missing") && error.ends_with("; its folder does not exist"),
             "{error}"
@@ -330,23 +277,11 @@ mod tests {
     #[test]
     fn pictures_without_our_record_say_so() {
         let folder = tempfile::tempdir().unwrap();
-        let plain = write(
-            &folder.path().join("a.png"),
-            &picture(1),
-            None,
-            Existing::Keep,
-        )
-        .unwrap();
-        assert!(matches!(
-            read_parameters(&plain),
-            Err(PictureError::NoRecord { .. })
-        ));
+        let plain = write(&folder.path().join("a.png"), &picture(1), None, Existing::Keep).unwrap();
+        assert!(matches!(read_parameters(&plain), Err(PictureError::NoRecord { .. })));
         let text = folder.path().join("t.png");
         fs::write(&text, "no picture").unwrap();
-        assert!(matches!(
-            read_parameters(&text),
-            Err(PictureError::Read { .. })
-        ));
+        assert!(matches!(read_parameters(&text), Err(PictureError::Read { .. })));
         assert!(matches!(
             read_parameters(&folder.path().join("none.png")),
             Err(PictureError::Read { .. })

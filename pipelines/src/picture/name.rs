@@ -20,10 +20,7 @@ pub fn slug(prompt: &str, seed: u64) -> String {
         }
     }
     let words = words.trim_end_matches('-');
-    format!(
-        "{}-{seed}",
-        if words.is_empty() { "picture" } else { words }
-    )
+    format!("{}-{seed}", if words.is_empty() { "picture" } else { words })
 }
 
 /// Marks that belong to the letter before them and are no letters themselves: accents, viramas, tone marks.

@@ -45,16 +45,9 @@ pub struct UsedConcept {
 impl PictureParameters {
     /// The text under the key `parameters` that A1111, `ComfyUI`'s and Civitai's readers know.
     pub fn a1111(&self) -> String {
-        let concepts = self
-            .concepts
-            .iter()
-            .map(|UsedConcept { placeholder, hash }| {
-                format!(
-                    "{}: {}",
-                    placeholder.trim_matches(['<', '>']),
-                    hash.get(..12).unwrap_or(hash)
-                )
-            });
+        let concepts = self.concepts.iter().map(|UsedConcept { placeholder, hash }| {
+            format!("{}: {}", placeholder.trim_matches(['<', '>']), hash.get(..12).unwrap_or(hash))
+        });
         let pairs = [
             ("Steps", self.steps.to_string()),
             ("Sampler", self.sampler.clone()),
@@ -104,14 +97,8 @@ pub(super) fn example() -> PictureParameters {
         base: "sd: 1.5".into(),
         precision: "f32".into(),
         concepts: vec![
-            UsedConcept {
-                placeholder: "<cat>".into(),
-                hash: "0123456789abcdef".into(),
-            },
-            UsedConcept {
-                placeholder: "<ink>".into(),
-                hash: "ffff".into(),
-            },
+            UsedConcept { placeholder: "<cat>".into(), hash: "0123456789abcdef".into() },
+            UsedConcept { placeholder: "<ink>".into(), hash: "ffff".into() },
         ],
         version: "0.1.0".into(),
     }
