@@ -125,17 +125,20 @@ impl ModelFolder {
         Ok(network)
     }
 
-    /// A few rows of the token table as they are on disk, which tell one base's vocabulary from another's.
-    pub fn token_rows(&self, rows: &[usize]) -> Result<Vec<Vec<u8>>, ModelError> {
+    /// The first `columns` numbers of some rows of the token table, read without the rest of it; rows
+    /// beyond its end are left out.
+    pub fn token_sketch(&self, rows: &[usize], columns: usize) -> Result<Vec<f32>, ModelError> {
         let weights = self.checkpoint("text_encoder", "model", Kind::Float, Device::Cpu)?;
         let key = "embeddings.token_embedding.weight";
         let name =
             if weights.shape(key).is_some() { key.to_owned() } else { format!("text_model.{key}") };
-        weights.raw_rows(&name, rows).ok_or_else(|| ModelError::Missing {
-            path: self.path.join("text_encoder"),
-            what: format!("the tensor {name}"),
-            hint: "use weights and a config.json that belong together".into(),
-        })
+        let mut sketch = Vec::new();
+        for &row in rows {
+            let Some(row) = weights.row(&name, row)? else { continue };
+            let row = Vec::<f32>::try_from(row)?;
+            sketch.extend_from_slice(&row[..columns.min(row.len())]);
+        }
+        Ok(sketch)
     }
 
     fn checkpoint(

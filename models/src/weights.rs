@@ -147,12 +147,19 @@ impl Checkpoint {
         Ok(LoadReport { loaded: taken.len(), missing, unused, folder })
     }
 
-    /// The bytes of some rows of a two-dimensional tensor as they are on disk, for fingerprints.
-    pub fn raw_rows(&self, name: &str, rows: &[usize]) -> Option<Vec<Vec<u8>>> {
-        let entry = self.entries.get(name)?;
-        let bytes = self.files[entry.file].1.bytes().get(entry.bytes.clone())?;
-        let stride = bytes.len() / usize::try_from(*entry.shape.first()?).ok()?;
-        rows.iter().map(|r| Some(bytes.get(r * stride..(r + 1) * stride)?.to_vec())).collect()
+    /// One row of a two-dimensional tensor, read alone; nothing where there is no such tensor or row.
+    pub fn row(&self, name: &str, row: usize) -> Result<Option<Tensor>, ModelError> {
+        let Some(Entry { file, kind, shape, bytes }) = self.entries.get(name) else {
+            return Ok(None);
+        };
+        let [rows, width] = shape[..] else { return Ok(None) };
+        if row >= rows as usize {
+            return Ok(None);
+        }
+        let stride = bytes.len() / rows as usize;
+        let start = bytes.start + row * stride;
+        let row = Entry { file: *file, kind: *kind, shape: vec![width], bytes: start..start + stride };
+        self.read(&row, &[width]).map(Some)
     }
 
     fn read(&self, entry: &Entry, shape: &[i64]) -> Result<Tensor, ModelError> {

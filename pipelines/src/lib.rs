@@ -1,5 +1,25 @@
-//! What one does with concepts: train them, draw them.
+//! What one does with concepts: train them, draw them. No terminal here: functions return values and
+//! report events.
+//!
+//! ```text
+//! train     TrainConfig ► TrainPlan ► base, concept ► Trainer::fit ► concept file
+//! generate  GenerateRequest ► GeneratePlan ► base, concepts ► denoise ► VAE ► PNG
+//! ```
 
+mod base;
+pub mod config;
+mod denoise;
+mod device;
+mod error;
+pub mod generate;
+mod latents;
 pub mod photos;
 pub mod picture;
 pub mod templates;
+pub mod train;
+
+pub use base::Base;
+pub use denoise::{Guidance, denoise};
+pub use device::{DeviceChoice, Precision, machine};
+pub use embeddings::file::{BaseRecord, ConceptFile, FileError, Origin};
+pub use error::Error;

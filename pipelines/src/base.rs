@@ -1,0 +1,99 @@
+//! The frozen base model that a plan found on disk, and whether a concept belongs to it.
+
+use std::path::{Path, PathBuf};
+
+use embeddings::file::{BaseRecord, ConceptFile};
+use models::folder::ModelFolder;
+use models::schedule::PredictionType;
+
+use crate::Error;
+
+/// Rows of the token table whose first numbers are kept in a concept file.
+const SKETCH_ROWS: [usize; 16] =
+    [2, 17, 33, 64, 100, 130, 161, 192, 200, 211, 222, 233, 240, 244, 248, 252];
+
+/// A base model: its folder and what a concept file says of it.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The folder, its configurations read and checked.
+    pub folder: ModelFolder,
+    /// What concept files keep of it.
+    pub record: BaseRecord,
+}
+
+impl Base {
+    /// Opens the base at `path`: a folder, or the id of a model that the Hugging Face cache on this machine
+    /// holds (`stable-diffusion-v1-5/stable-diffusion-v1-5`). Nothing is fetched.
+    pub fn open(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
+        let cached = if path.exists() { None } else { cached_snapshot(path) };
+        let folder = ModelFolder::open(cached.as_deref().unwrap_or(path), variant)?;
+        let scheduler = &folder.scheduler;
+        let prediction_type = match scheduler.prediction_type {
+            PredictionType::Epsilon => "epsilon",
+            PredictionType::VPrediction => "v_prediction",
+            PredictionType::Sample => "sample",
+        };
+        let record = BaseRecord {
+            name: if cached.is_some() { path.to_string_lossy().into_owned() } else { folder.name() },
+            width: folder.text_encoder.hidden_size,
+            prediction_type: prediction_type.to_owned(),
+            resolution: native_resolution(&folder),
+            sketch: folder.token_sketch(&SKETCH_ROWS, 2)?,
+        };
+        Ok(Self { folder, record })
+    }
+
+    /// The side of the pictures that the base was trained on, in pixels.
+    pub fn resolution(&self) -> i64 {
+        self.record.resolution
+    }
+
+    /// Refuses a concept of another width; returns a warning where the vocabularies differ.
+    pub fn check(&self, concept: &ConceptFile) -> Result<Option<String>, Error> {
+        let token = &concept.record.token;
+        let (have, want) = (concept.width() as i64, self.record.width);
+        if have != want {
+            return Err(Error::Incompatible(format!(
+                "the concept {token} is for {}, but the base {} is {}; use the base that it was trained on{}",
+                BaseRecord::family(have),
+                self.record.name,
+                BaseRecord::family(want),
+                match &concept.record.base {
+                    Some(base) => format!(" ({})", base.name),
+                    None => String::new(),
+                }
+            )));
+        }
+        Ok(concept.record.base.as_ref().filter(|base| !base.same_vocabulary(&self.record)).map(|base| {
+            format!(
+                "the concept {token} was trained on {}, whose vocabulary differs from that of {}; it may not look the same",
+                base.name, self.record.name
+            )
+        }))
+    }
+}
+
+fn native_resolution(folder: &ModelFolder) -> i64 {
+    folder.unet.sample_size.unwrap_or(64) * folder.vae.downscale()
+}
+
+/// The snapshot of a model id in the Hugging Face cache, if it is there.
+fn cached_snapshot(id: &Path) -> Option<PathBuf> {
+    let id = id.to_str()?;
+    let (owner, name) = id.split_once('/')?;
+    if owner.is_empty() || name.is_empty() || name.contains('/') || id.contains("..") {
+        return None;
+    }
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let home = || {
+        variable("HF_HOME").or_else(|| {
+            let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+            Some(cache.join("huggingface"))
+        })
+    };
+    let hub = variable("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub")))?;
+    let model = hub.join(format!("models--{owner}--{name}"));
+    let commit = std::fs::read_to_string(model.join("refs/main")).ok()?;
+    let snapshot = model.join("snapshots").join(commit.trim());
+    snapshot.is_dir().then_some(snapshot)
+}

@@ -1,0 +1,81 @@
+//! The only sampling loop.
+
+use std::ops::ControlFlow;
+
+use models::samplers::Sampler;
+use models::unet::{Conditioning, CrossAttnContext, UNet};
+use tch::{Kind, Tensor};
+
+/// How the predictions under several conditionings are combined:
+/// `e = e_0 + Σ w_i (e_i - e_{i-1})`. One branch is plain sampling, two are classifier-free guidance
+/// (Ho and Salimans 2022, equation 6).
+pub struct Guidance {
+    branches: usize,
+    scales: Vec<f64>,
+    conditioning: Conditioning,
+    rescale: f64,
+}
+
+impl Guidance {
+    /// Classifier-free guidance away from `negative`; with scale 1 the negative branch has no effect and is
+    /// not run. `rescale` (Lin et al. 2023, equation 15) pulls the result's deviation back to that of the
+    /// conditional prediction, for models trained with zero terminal SNR; 0 is off.
+    pub fn classifier_free(
+        positive: &CrossAttnContext,
+        negative: &CrossAttnContext,
+        scale: f64,
+        rescale: f64,
+    ) -> Self {
+        #[expect(clippy::float_cmp, reason = "exactly 1 is the value that users give for no guidance")]
+        let parts: &[&CrossAttnContext] =
+            if scale == 1.0 { &[positive] } else { &[negative, positive] };
+        Self {
+            branches: parts.len(),
+            scales: vec![scale; parts.len() - 1],
+            conditioning: Conditioning::context(CrossAttnContext::cat(parts)),
+            rescale,
+        }
+    }
+
+    /// One U-Net call for all branches; `[B, 4, H, W]` in f32.
+    fn predict(&self, unet: &UNet, latents: &Tensor, timestep: f64) -> Tensor {
+        let input = latents.repeat([self.branches as i64, 1, 1, 1]); // [branches · B, 4, H, W]
+        let timestep = Tensor::from_slice(&[timestep as f32]).to_device(latents.device());
+        let all = unet.forward(&input, &timestep, &self.conditioning).to_kind(Kind::Float);
+        let branches = all.chunk(self.branches as i64, 0);
+        let mut combined = branches[0].shallow_clone();
+        for (i, scale) in self.scales.iter().enumerate() {
+            combined += (&branches[i + 1] - &branches[i]) * *scale;
+        }
+        if self.rescale == 0.0 || self.branches == 1 {
+            return combined;
+        }
+        let deviation = |x: &Tensor| x.std_dim([1, 2, 3].as_slice(), true, true); // [B, 1, 1, 1]
+        let rescaled = &combined * (deviation(&branches[self.branches - 1]) / deviation(&combined));
+        rescaled * self.rescale + combined * (1.0 - self.rescale)
+    }
+}
+
+/// Walks from standard normal noise `[B, 4, h, w]` to latents.
+///
+/// `noise` draws standard normal values of the latents' shape for samplers that add noise. `on_step` is told
+/// the evaluations done and to do; it may stop the walk, which then returns nothing.
+pub fn denoise(
+    unet: &UNet,
+    sampler: &mut dyn Sampler,
+    guidance: &Guidance,
+    initial_noise: &Tensor,
+    noise: &mut dyn FnMut() -> Tensor,
+    on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Option<Tensor> {
+    let timesteps = sampler.timesteps().to_vec();
+    let mut latents = initial_noise * sampler.initial_noise_scale();
+    for (i, &timestep) in timesteps.iter().enumerate() {
+        let prediction = guidance.predict(unet, &sampler.model_input(&latents), timestep);
+        latents = sampler.step(&prediction, &latents, noise);
+        if on_step(i + 1, timesteps.len()).is_break() {
+            return None;
+        }
+    }
+    Some(latents)
+}

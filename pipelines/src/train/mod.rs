@@ -1,0 +1,65 @@
+//! Training a concept: photos in, concept file out.
+
+mod adamw;
+mod learning_rate;
+mod objective;
+mod plan;
+mod run;
+mod state;
+mod trainer;
+
+pub use plan::TrainPlan;
+pub use run::{Outcome, train};
+pub use trainer::StepRecord;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::Serialize;
+
+/// What a run tells its observer.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// A phase begins ("encoding photos").
+    Phase {
+        /// What is being done.
+        doing: &'a str,
+    },
+    /// The loop begins.
+    Start {
+        /// Optimiser steps already behind a resumed run.
+        from: u64,
+        /// Optimiser steps in all.
+        steps: u64,
+        /// The learning rate in force, after any scaling.
+        learning_rate: f64,
+        /// Trained numbers.
+        parameters: i64,
+    },
+    /// An optimiser step is done.
+    Step(&'a StepRecord),
+    /// Sample pictures were written.
+    Sample {
+        /// The picture.
+        path: &'a Path,
+    },
+    /// The concept was written.
+    Saved {
+        /// The file.
+        path: &'a Path,
+        /// Optimiser steps behind it.
+        step: u64,
+    },
+    /// Something the user should know.
+    Warning {
+        /// One sentence.
+        text: &'a str,
+    },
+}
+
+/// Listens to a run; `Break` after any event finishes the step, saves and stops.
+pub trait Observer {
+    /// Called for every event, in order.
+    fn on(&mut self, event: &Event<'_>) -> ControlFlow<()>;
+}

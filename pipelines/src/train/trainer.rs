@@ -1,0 +1,148 @@
+//! The only optimisation loop.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use serde::Serialize;
+use tch::{Kind, Tensor};
+use torch_ext::Generator;
+
+use super::adamw::{AdamW, clip};
+use super::learning_rate::LearningRate;
+use crate::Error;
+
+/// The loss of a micro-batch, still attached to the graph, and the terms it is made of.
+pub(crate) struct Losses {
+    pub total: Tensor,
+    pub terms: Vec<(&'static str, f64)>,
+}
+
+/// What is minimised: one micro-batch at a time, drawn from the trainer's generator.
+pub(crate) trait TrainStep {
+    /// Micro-batch number `index` since the start of the run.
+    fn losses(&mut self, index: u64, draw: &Generator) -> Losses;
+}
+
+/// What an optimiser step did; one line of `log.jsonl`.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepRecord {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// The mean loss over the micro-batches.
+    pub loss: f64,
+    /// Its terms, means likewise.
+    pub terms: Vec<(&'static str, f64)>,
+    /// The learning rate of this step.
+    pub learning_rate: f64,
+    /// The gradient's norm before clipping.
+    pub gradient_norm: f64,
+    /// The mean norm of the trained rows.
+    pub norm: f64,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// Why a loop ended before its last step.
+pub(crate) enum Stop {
+    /// The loss or a gradient was no number; the parameters are as before that step.
+    Diverged { step: u64 },
+    /// What followed a step failed.
+    Failed(Error),
+}
+
+/// An optimiser, its place in the run and its source of randomness: all that a resumed run needs.
+pub(crate) struct Trainer {
+    pub optimizer: AdamW,
+    pub draw: Generator,
+    pub step: u64,
+    pub steps: u64,
+    pub accumulation: u64,
+    pub learning_rate: LearningRate,
+    pub max_grad_norm: f64,
+    /// f16 gradients of a mean over a picture underflow; the loss is multiplied by this and the gradient
+    /// divided. Halved, and the step skipped, when a gradient overflows; 1 for the wider kinds.
+    pub loss_scale: f64,
+}
+
+impl Trainer {
+    /// Runs to the last step. `after_step` sees each step's record and may stop the loop.
+    pub(crate) fn fit(
+        &mut self,
+        objective: &mut dyn TrainStep,
+        after_step: &mut dyn FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<ControlFlow<()>, Stop> {
+        while self.step < self.steps {
+            let record = self.one_step(objective).ok_or(Stop::Diverged { step: self.step + 1 })?;
+            if after_step(self, &record).map_err(Stop::Failed)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn one_step(&mut self, objective: &mut dyn TrainStep) -> Option<StepRecord> {
+        let started = Instant::now();
+        let (mut gradients, loss, terms) = loop {
+            let (gradients, loss, terms) = self.gradients(objective);
+            if !loss.is_finite() {
+                return None;
+            }
+            if gradients.iter().all(|g| g.isfinite().all().int64_value(&[]) != 0) {
+                break (gradients, loss, terms);
+            }
+            self.loss_scale /= 2.0;
+            if self.loss_scale < 1.0 {
+                return None;
+            }
+        };
+        let gradient_norm = clip(&mut gradients, self.max_grad_norm);
+        let learning_rate = self.learning_rate.at(self.step);
+        self.optimizer.step(&gradients, learning_rate);
+        self.step += 1;
+        Some(StepRecord {
+            step: self.step,
+            loss,
+            terms,
+            learning_rate,
+            gradient_norm,
+            norm: mean_norm(&self.optimizer.parameters),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Mean gradient, loss and terms over the micro-batches of one step.
+    fn gradients(
+        &self,
+        objective: &mut dyn TrainStep,
+    ) -> (Vec<Tensor>, f64, Vec<(&'static str, f64)>) {
+        let parameters = &self.optimizer.parameters;
+        let share = 1.0 / self.accumulation as f64;
+        let mut sums: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
+        let (mut loss, mut terms) = (0.0, Vec::<(&'static str, f64)>::new());
+        for micro in 0..self.accumulation {
+            let index = self.step * self.accumulation + micro;
+            let losses = objective.losses(index, &self.draw);
+            let scaled = &losses.total * (self.loss_scale * share);
+            let gradients = Tensor::run_backward(&[scaled], parameters, false, false);
+            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                *sum += gradient.to_kind(Kind::Float) / self.loss_scale;
+            }
+            loss += share * losses.total.double_value(&[]);
+            for (name, value) in losses.terms {
+                match terms.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += share * value,
+                    None => terms.push((name, share * value)),
+                }
+            }
+        }
+        (sums, loss, terms)
+    }
+}
+
+fn mean_norm(parameters: &[Tensor]) -> f64 {
+    let norms: f64 = parameters
+        .iter()
+        .map(|p| p.norm_scalaropt_dim(2, [-1], false).mean(Kind::Double).double_value(&[]))
+        .sum();
+    norms / parameters.len() as f64
+}
