@@ -26,6 +26,9 @@ pub(super) fn decode(
         ImageError::IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
             PhotoError::Truncated { file: file.into() }
         }
+        ImageError::Unsupported(error) => {
+            PhotoError::UnknownKind { file: file.into(), reason: error.to_string() }
+        }
         error => broken(&error.to_string()),
     };
 
@@ -67,6 +70,7 @@ fn over_white(photo: DynamicImage) -> RgbImage {
 ///
 /// The decoder fills what is missing with grey and reports success, so the markers are walked here: segments are
 /// skipped by their length (an EXIF thumbnail has an end marker of its own), entropy-coded data byte by byte.
+/// Data that is wrong in the middle of a whole file is not found: JPEG has no checksum.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2; // behind the start-of-image marker
     while let Some(&[first, marker]) = bytes.get(at..at + 2).and_then(|pair| pair.first_chunk()) {

@@ -9,7 +9,7 @@ const NEAR_BITS: u32 = 4;
 /// Grey levels (mean over the thumbnail) that may differ; tells even pictures of unlike brightness apart.
 const NEAR_LEVELS: u32 = 8;
 
-/// What is compared: the file's hash, and a difference hash (is a pixel of a 9×8 thumbnail darker than its right one?).
+/// What is compared: the file's hash, and whether each pixel of a 9×8 thumbnail is darker than the one to its right.
 pub(super) struct Fingerprint {
     bytes: [u8; 32],
     gradient: u64,

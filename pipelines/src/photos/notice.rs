@@ -78,17 +78,15 @@ impl fmt::Display for Notice {
                 count(folders, "sub-folder"),
                 names(folders)
             ),
-            Self::Unsupported { format, files } => write!(
-                f,
-                "{format} is not supported, so {} left out: {}; export as JPEG or PNG to use {}",
-                if files.len() == 1 {
-                    "1 picture is".into()
-                } else {
-                    format!("{} pictures are", files.len())
-                },
-                names(files),
-                convert_hint(format)
-            ),
+            Self::Unsupported { format, files } => {
+                let (are, them) = if files.len() == 1 { ("is", "it") } else { ("are", "them") };
+                let (pictures, names, tool) =
+                    (count(files, "picture"), names(files), converter(format));
+                write!(
+                    f,
+                    "{format} is not supported, so {pictures} {are} left out: {names}; export as JPEG or PNG to use {them}{tool}"
+                )
+            }
             Self::TooSmall { file, size, target } => write!(
                 f,
                 "{} is {}×{}, too small for {}×{}: it is enlarged, and the concept will look soft",
@@ -127,14 +125,14 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The way to a readable copy, where there is a short one.
-fn convert_hint(format: &str) -> &'static str {
+/// How to make a readable copy, where there is a short way.
+fn converter(format: &str) -> &'static str {
     match format {
         "HEIC" => {
-            "them, e.g. `heif-convert photo.heic photo.jpg`; iPhones write JPEG with Camera > Formats > Most Compatible"
+            ", e.g. `heif-convert photo.heic photo.jpg`; iPhones write JPEG with Camera > Formats > Most Compatible"
         }
-        "AVIF" => "them, e.g. `avifdec photo.avif photo.png`",
-        _ => "them",
+        "AVIF" => ", e.g. `avifdec photo.avif photo.png`",
+        _ => "",
     }
 }
 
@@ -248,6 +246,16 @@ pub enum PhotoError {
         "{file} is not a sound picture ({reason}); remove it, or open it in an image editor and export it again"
     )]
     Broken {
+        /// The file.
+        file: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A kind of a known format that the decoder does not know, such as a TIFF with a palette.
+    #[error(
+        "{file} is of a kind that is not read here ({reason}); export it as JPEG or PNG, or remove it"
+    )]
+    UnknownKind {
         /// The file.
         file: PathBuf,
         /// What the decoder said.

@@ -65,7 +65,8 @@ mod tests {
             prop_assert!(!name.starts_with(['-', '.']) && !name.contains("--"));
             let unsafe_character = |c: char| c.is_control() || c.is_whitespace() || "<>:\"/\\|?*.".contains(c);
             prop_assert!(!name.contains(unsafe_character), "{name:?}");
-            prop_assert!(name.ends_with(&format!("-{seed}")));
+            let end = format!("-{seed}");
+            prop_assert!(name.ends_with(&end), "{name:?}");
         }
     }
 }
