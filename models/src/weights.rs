@@ -158,7 +158,8 @@ impl Checkpoint {
         }
         let stride = bytes.len() / rows as usize;
         let start = bytes.start + row * stride;
-        let row = Entry { file: *file, kind: *kind, shape: vec![width], bytes: start..start + stride };
+        let row =
+            Entry { file: *file, kind: *kind, shape: vec![width], bytes: start..start + stride };
         self.read(&row, &[width]).map(Some)
     }
 

@@ -34,7 +34,11 @@ impl Base {
             PredictionType::Sample => "sample",
         };
         let record = BaseRecord {
-            name: if cached.is_some() { path.to_string_lossy().into_owned() } else { folder.name() },
+            name: if cached.is_some() {
+                path.to_string_lossy().into_owned()
+            } else {
+                folder.name()
+            },
             width: folder.text_encoder.hidden_size,
             prediction_type: prediction_type.to_owned(),
             resolution: native_resolution(&folder),
@@ -46,6 +50,24 @@ impl Base {
     /// The side of the pictures that the base was trained on, in pixels.
     pub fn resolution(&self) -> i64 {
         self.record.resolution
+    }
+
+    /// Refuses pictures whose sides the base cannot divide.
+    pub(crate) fn check_size(&self, width: i64, height: i64) -> Result<(), Error> {
+        let f = self.folder.vae.downscale();
+        for (side, pixels) in [("width", width), ("height", height)] {
+            if pixels < f || pixels % f != 0 {
+                let near = ((pixels + f / 2) / f * f).max(f);
+                return Err(Error::Usage(format!(
+                    "the {side} is {pixels} pixels, but this base needs a multiple of {f}; use {near}"
+                )));
+            }
+            if pixels > 8192 {
+                let text = format!("the {side} is {pixels} pixels; at most 8192 can be drawn");
+                return Err(Error::Usage(text));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a concept of another width; returns a warning where the vocabularies differ.
@@ -87,7 +109,8 @@ fn cached_snapshot(id: &Path) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = || {
         variable("HF_HOME").or_else(|| {
-            let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+            let cache =
+                variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
             Some(cache.join("huggingface"))
         })
     };

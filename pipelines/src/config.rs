@@ -169,7 +169,9 @@ pub fn parse_setting(setting: &str) -> Result<(String, Value), Error> {
 fn unknown_key(source: &str, key: &str, known: &Table) -> Error {
     let nearest = known.keys().max_by_key(|k| (strsim::jaro_winkler(k, key) * 1e6) as u64);
     let hint = match nearest {
-        Some(nearest) if strsim::jaro_winkler(nearest, key) > 0.7 => format!("did you mean {nearest}?"),
+        Some(nearest) if strsim::jaro_winkler(nearest, key) > 0.7 => {
+            format!("did you mean {nearest}?")
+        }
         _ => format!("known: {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
     };
     Error::Usage(format!("{source}: the key '{key}' is unknown; {hint}"))

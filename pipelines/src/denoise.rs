@@ -26,7 +26,10 @@ impl Guidance {
         scale: f64,
         rescale: f64,
     ) -> Self {
-        #[expect(clippy::float_cmp, reason = "exactly 1 is the value that users give for no guidance")]
+        #[expect(
+            clippy::float_cmp,
+            reason = "exactly 1 is the value that users give for no guidance"
+        )]
         let parts: &[&CrossAttnContext] =
             if scale == 1.0 { &[positive] } else { &[negative, positive] };
         Self {

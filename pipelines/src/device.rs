@@ -28,9 +28,15 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(
-                || Error::Usage(format!("device '{other}' is unknown; use auto, cpu, cuda or cuda:N")),
-            ),
+            other => {
+                other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(
+                    || {
+                        Error::Usage(format!(
+                            "device '{other}' is unknown; use auto, cpu, cuda or cuda:N"
+                        ))
+                    },
+                )
+            }
         }
     }
 }

@@ -42,7 +42,9 @@ pub enum Error {
     #[error("{0}")]
     Incompatible(String),
     /// Not enough memory.
-    #[error("out of memory while {doing}; lower --batch-size, --width or --height, or pass --gradient-checkpointing or --precision bf16")]
+    #[error(
+        "out of memory while {doing}; lower --batch-size, --width or --height, or pass --gradient-checkpointing or --precision bf16"
+    )]
     OutOfMemory {
         /// What was being done.
         doing: &'static str,
@@ -90,7 +92,10 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(path: &std::path::Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(
+        path: &std::path::Path,
+        verb: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, verb, source }
     }

@@ -125,6 +125,7 @@ pub struct Vae {
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
     scaling_factor: f64,
+    downscale: i64,
     kind: Kind,
     device: Device,
 }
@@ -141,6 +142,7 @@ impl Vae {
             quant_conv: config.use_quant_conv.then(|| quant("quant_conv", 2 * latent)),
             post_quant_conv: config.use_post_quant_conv.then(|| quant("post_quant_conv", latent)),
             scaling_factor: config.scaling_factor,
+            downscale: config.downscale(),
             kind: params.kind(),
             device: params.device(),
         }
@@ -166,6 +168,11 @@ impl Vae {
             x = conv.forward(&x);
         }
         self.decoder.forward(&x).to_kind(Kind::Float)
+    }
+
+    /// Pixels along one side of a latent's pixel: 8 for Stable Diffusion.
+    pub fn downscale(&self) -> i64 {
+        self.downscale
     }
 
     /// Latents are multiplied by this before the U-Net sees them.

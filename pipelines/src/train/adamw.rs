@@ -86,9 +86,10 @@ mod tests {
         let start = Tensor::from_slice(&[0.5f32, -1.0, 2.0]);
         let mut theirs = vs.root().zeros("x", &[3]);
         tch::no_grad(|| theirs.copy_(&start));
-        let mut optimiser = nn::AdamW { beta1: 0.9, beta2: 0.999, wd: 0.01, eps: 1e-8, amsgrad: false }
-            .build(&vs, 0.05)
-            .expect("an optimiser");
+        let mut optimiser =
+            nn::AdamW { beta1: 0.9, beta2: 0.999, wd: 0.01, eps: 1e-8, amsgrad: false }
+                .build(&vs, 0.05)
+                .expect("an optimiser");
         let mut ours = AdamW::new(vec![start.copy().set_requires_grad(true)], CONFIG);
         let loss = |x: &Tensor| ((x * x * x) + x.sin()).abs().sum(Kind::Float);
         for _ in 0..50 {

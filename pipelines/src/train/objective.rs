@@ -38,8 +38,9 @@ impl Reconstruction<'_> {
     fn photo(&self, k: u64) -> usize {
         let n = self.latents.len() as u64;
         let (epoch, place) = (k / n, k % n);
-        let order = Generator::cpu(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(epoch))
-            .randperm(n as i64);
+        let order =
+            Generator::cpu(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(epoch))
+                .randperm(n as i64);
         order.int64_value(&[place as i64]) as usize
     }
 }
@@ -68,7 +69,8 @@ impl TrainStep for Reconstruction<'_> {
         let prediction = self.unet.forward(&x_t, &timesteps, &cond).to_kind(Kind::Float);
 
         let target = self.schedule.target(&x_0, &noise, &timesteps);
-        let error = (prediction - target).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float); // [B]
+        let error =
+            (prediction - target).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float); // [B]
         let weighted = if self.min_snr_gamma > 0.0 {
             error * self.schedule.min_snr_weight(&timesteps, self.min_snr_gamma)
         } else {

@@ -1,0 +1,438 @@
+//! Prompts with concepts to pictures.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use embeddings::file::{ConceptFile, hex};
+use embeddings::{
+    Conditioner, Overflow, PromptError, PromptTokens, TextualInversion, check_placeholder,
+};
+use image::RgbImage;
+use models::samplers::{self, SamplerConfig, SamplerKind, SamplerName};
+use models::schedule::{ScheduleConfig, TimestepSpacing};
+use models::unet::{CrossAttnContext, UNet};
+use models::vae::Vae;
+use sha2::{Digest as _, Sha256};
+use tch::{Device, Kind, Tensor};
+use torch_ext::Generator;
+
+use crate::error::guarded;
+use crate::picture::{self, Existing, PictureParameters, UsedConcept};
+use crate::train::TrainPlan;
+use crate::{Base, DeviceChoice, Error, Guidance, Precision, denoise};
+
+/// What a user asks for.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of a command line")]
+pub struct GenerateRequest {
+    /// Folder of the base model.
+    pub base: PathBuf,
+    /// Variant of its weight files.
+    pub variant: Option<String>,
+    /// Concept files, each with the word it is called by, where that is not the file's own.
+    pub concepts: Vec<(Option<String>, PathBuf)>,
+    /// Prompts, in which concepts stand by their words.
+    pub prompts: Vec<String>,
+    /// What the pictures should not be; may hold concepts.
+    pub negative_prompt: String,
+    /// Pictures a prompt.
+    pub count: u32,
+    /// Pictures drawn at once.
+    pub batch_size: u32,
+    /// Of the first picture of each prompt; picture i has seed + i.
+    pub seed: u64,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub guidance: f64,
+    /// Pull of the guided prediction's deviation back to the conditional one's, 0 to 1.
+    pub guidance_rescale: f64,
+    /// Name of the sampler.
+    pub sampler: String,
+    /// Spacing of timesteps, where it is not the scheduler's own.
+    pub spacing: Option<TimestepSpacing>,
+    /// Karras noise levels, where the sampler's name does not say it.
+    pub karras: bool,
+    /// Width in pixels, where it is not the base's own.
+    pub width: Option<i64>,
+    /// Height in pixels, where it is not the base's own.
+    pub height: Option<i64>,
+    /// Layers of the text encoder counted from its end: 1 is all, 2 leaves out the last.
+    pub clip_skip: usize,
+    /// Cut prompts that are too long.
+    pub truncate: bool,
+    /// Write one picture of all pictures too.
+    pub grid: bool,
+    /// Write no parameters into the pictures.
+    pub no_metadata: bool,
+    /// Replace pictures of the same name.
+    pub force: bool,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// In what kind of number.
+    pub precision: Precision,
+    /// Folder for the pictures, or one `.png` file for one picture.
+    pub output: PathBuf,
+}
+
+/// A checked request. Nothing changes it afterwards.
+pub struct GeneratePlan {
+    request: GenerateRequest,
+    base: Base,
+    concepts: Vec<TextualInversion>,
+    used: Vec<UsedConcept>,
+    prompts: Vec<PromptTokens>,
+    negative: PromptTokens,
+    sampling: Sampling,
+    device: Device,
+    kind: Kind,
+    warnings: Vec<String>,
+}
+
+/// How one picture is sampled.
+#[derive(Clone)]
+pub(crate) struct Sampling {
+    pub kind: SamplerKind,
+    pub config: SamplerConfig,
+    pub steps: usize,
+    pub guidance: f64,
+    pub guidance_rescale: f64,
+    pub width: i64,
+    pub height: i64,
+}
+
+/// What drawing reports.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// A phase begins.
+    Phase(&'a str),
+    /// A model evaluation of the current batch is done.
+    Step {
+        /// Evaluations done, over all pictures.
+        done: usize,
+        /// Evaluations in all.
+        total: usize,
+    },
+    /// A picture was written.
+    Picture(&'a Path),
+}
+
+/// Pictures that were written.
+#[derive(Debug)]
+pub struct Drawn {
+    /// One path a picture, in the order of prompts and seeds; the grid, if any, last.
+    pub paths: Vec<PathBuf>,
+    /// Whether the observer stopped it before the last picture.
+    pub interrupted: bool,
+}
+
+impl GeneratePlan {
+    /// Checks a request against the base, the concepts and the disk; reads no weight of the base.
+    pub fn new(request: GenerateRequest) -> Result<Self, Error> {
+        check_numbers(&request)?;
+        let device = request.device.resolve()?;
+        let base = Base::open(&request.base, request.variant.as_deref())?;
+        let (width, height) = (
+            request.width.unwrap_or(base.resolution()),
+            request.height.unwrap_or(base.resolution()),
+        );
+        base.check_size(width, height)?;
+        let (concepts, used, warnings) = read_concepts(&request.concepts, &base)?;
+
+        let SamplerName { kind, karras } = request.sampler.parse()?;
+        let config = SamplerConfig {
+            spacing: request.spacing,
+            karras: karras.or(request.karras.then_some(true)),
+            ..SamplerConfig::default()
+        };
+        let sampling = Sampling {
+            kind,
+            config,
+            steps: request.steps,
+            guidance: request.guidance,
+            guidance_rescale: request.guidance_rescale,
+            width,
+            height,
+        };
+        samplers::build(kind, &base.folder.scheduler, &config, request.steps)?;
+
+        let tokenizer = base.folder.tokenizer()?;
+        let overflow = if request.truncate { Overflow::Truncate } else { Overflow::Refuse };
+        let references: Vec<&TextualInversion> = concepts.iter().collect();
+        let tokens = |prompt: &str| PromptTokens::new(prompt, &references, &tokenizer, overflow);
+        let prompts = request.prompts.iter().map(|p| tokens(p)).collect::<Result<Vec<_>, _>>()?;
+        let negative = tokens(&request.negative_prompt)?;
+        check_output(&request)?;
+        let kind = request.precision.resolve(device);
+        let mut plan = Self {
+            request,
+            base,
+            concepts,
+            used,
+            prompts,
+            negative,
+            sampling,
+            device,
+            kind,
+            warnings,
+        };
+        plan.warn_of_unused_concepts();
+        Ok(plan)
+    }
+
+    /// What the user should know before the drawing.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn warn_of_unused_concepts(&mut self) {
+        for (i, concept) in self.concepts.iter().enumerate() {
+            let mut all = self.prompts.iter().chain([&self.negative]);
+            if !all.any(|prompt| prompt.slots.iter().any(|slot| slot.concept == i)) {
+                let word = concept.placeholder();
+                self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
+            }
+        }
+    }
+
+    fn parameters(&self, prompt: usize, seed: u64) -> PictureParameters {
+        let (request, sampling) = (&self.request, &self.sampling);
+        PictureParameters {
+            prompt: request.prompts[prompt].clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            steps: sampling.steps as u32,
+            sampler: sampling.kind.name().to_owned(),
+            schedule: if sampling.config.karras == Some(true) { "karras" } else { "" }.to_owned(),
+            guidance: sampling.guidance,
+            seed,
+            width: sampling.width as u32,
+            height: sampling.height as u32,
+            base: self.base.record.name.clone(),
+            precision: Precision::name(self.kind).to_owned(),
+            concepts: self.used.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn path(&self, prompt: usize, seed: u64) -> PathBuf {
+        let output = &self.request.output;
+        if is_png(output) {
+            return output.clone();
+        }
+        output.join(format!("{}.png", picture::slug(&self.request.prompts[prompt], seed)))
+    }
+}
+
+/// Draws every picture of a plan; each is written as soon as it is done.
+pub fn generate(
+    plan: &GeneratePlan,
+    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Drawn, Error> {
+    guarded("drawing", || tch::no_grad(|| run(plan, observer)))
+}
+
+fn run(
+    plan: &GeneratePlan,
+    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Drawn, Error> {
+    let (request, folder) = (&plan.request, &plan.base.folder);
+    let mut drawn = Drawn { paths: Vec::new(), interrupted: true };
+    if observer(Progress::Phase("reading the base")).is_break() {
+        return Ok(drawn);
+    }
+    let clip = folder.load_text_encoder(plan.kind, plan.device)?;
+    let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
+    let concepts: Vec<&TextualInversion> = plan.concepts.iter().collect();
+    let negative = conditioner.encode(&[&plan.negative], &concepts);
+    let contexts: Vec<CrossAttnContext> =
+        plan.prompts.iter().map(|prompt| conditioner.encode(&[prompt], &concepts)).collect();
+    drop(conditioner);
+    let unet = folder.load_unet(plan.kind, plan.device)?;
+    let vae = folder.load_vae(plan.kind, plan.device)?;
+    let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
+
+    let existing = if request.force { Existing::Replace } else { Existing::Keep };
+    let pictures = contexts.len() * request.count as usize;
+    let mut all: Vec<RgbImage> = Vec::new();
+    for (prompt, context) in contexts.iter().enumerate() {
+        let seeds: Vec<u64> =
+            (0..u64::from(request.count)).map(|i| request.seed.wrapping_add(i)).collect();
+        for seeds in seeds.chunks(request.batch_size as usize) {
+            let before = all.len();
+            let mut on_step = |done: usize, of: usize| {
+                let done = before * of + done * seeds.len();
+                observer(Progress::Step { done, total: pictures * of })
+            };
+            let Some(batch) =
+                painter.draw(&plan.sampling, context, &negative, seeds, &mut on_step)?
+            else {
+                return Ok(drawn);
+            };
+            for (pixels, &seed) in batch.into_iter().zip(seeds) {
+                let parameters = (!request.no_metadata).then(|| plan.parameters(prompt, seed));
+                let path = plan.path(prompt, seed);
+                let path = picture::write(&path, &pixels, parameters.as_ref(), existing)?;
+                let flow = observer(Progress::Picture(&path));
+                drawn.paths.push(path);
+                all.push(pixels);
+                if flow.is_break() && all.len() < pictures {
+                    return Ok(drawn);
+                }
+            }
+        }
+    }
+    if request.grid {
+        let columns =
+            if contexts.len() > 1 { request.count } else { (pictures as f64).sqrt().ceil() as u32 };
+        let path = request.output.join(format!("grid-{}.png", request.seed));
+        drawn.paths.push(picture::write(&path, &picture::grid(&all, columns), None, existing)?);
+    }
+    drawn.interrupted = false;
+    Ok(drawn)
+}
+
+/// The networks that turn a context and seeds into pictures.
+struct Painter<'a> {
+    unet: &'a UNet,
+    vae: &'a Vae,
+    schedule: &'a ScheduleConfig,
+}
+
+impl Painter<'_> {
+    /// One picture a seed, in one batch; nothing where `on_step` stopped it.
+    ///
+    /// The noise of a seed is that of `torch.Generator("cpu").manual_seed(seed)`, so that a picture can be
+    /// compared with Python's.
+    fn draw(
+        &self,
+        sampling: &Sampling,
+        context: &CrossAttnContext,
+        negative: &CrossAttnContext,
+        seeds: &[u64],
+        on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<RgbImage>>, Error> {
+        let device = self.unet.device();
+        let batch = seeds.len() as i64;
+        let each = |context: &CrossAttnContext| {
+            context.map(|c| c.to_kind(self.unet.kind()).repeat([batch, 1, 1]))
+        };
+        let guidance = Guidance::classifier_free(
+            &each(context),
+            &each(negative),
+            sampling.guidance,
+            sampling.guidance_rescale,
+        );
+        let generators: Vec<Generator> = seeds.iter().map(|&seed| Generator::cpu(seed)).collect();
+        let (f, channels) = (self.vae.downscale(), self.unet.config().in_channels);
+        let shape = [1, channels, sampling.height / f, sampling.width / f];
+        let mut noise = || {
+            let each: Vec<Tensor> = generators.iter().map(|g| g.randn(&shape)).collect();
+            Tensor::cat(&each, 0).to_device(device) // [B, 4, h, w]
+        };
+        let initial = noise();
+        let mut sampler =
+            samplers::build(sampling.kind, self.schedule, &sampling.config, sampling.steps)?;
+        let Some(latents) =
+            denoise(self.unet, &mut *sampler, &guidance, &initial, &mut noise, on_step)
+        else {
+            return Ok(None);
+        };
+        let pictures = (0..batch).map(|i| {
+            let decoded = self.vae.decode(&latents.narrow(0, i, 1)).squeeze_dim(0); // [3, H, W]
+            Ok(picture::to_rgb(&decoded.to_device(Device::Cpu))?)
+        });
+        pictures.collect::<Result<Vec<_>, Error>>().map(Some)
+    }
+}
+
+/// Draws one picture of a run in training; the VAE is read for it and leaves again.
+pub(crate) fn sample_picture(
+    plan: &TrainPlan,
+    conditioner: &Conditioner,
+    unet: &UNet,
+    concept: &TextualInversion,
+    prompt: &str,
+    path: &Path,
+) -> Result<(), Error> {
+    let folder = &plan.base.folder;
+    let side = i64::from(plan.photos.photos[0].pixels.width());
+    let sampling = Sampling {
+        kind: SamplerKind::DpmPlusPlus2M,
+        config: SamplerConfig::default(),
+        steps: plan.config.sample_steps,
+        guidance: plan.config.sample_guidance,
+        guidance_rescale: 0.0,
+        width: side,
+        height: side,
+    };
+    tch::no_grad(|| {
+        let vae = folder.load_vae(plan.kind, plan.device)?;
+        let painter = Painter { unet, vae: &vae, schedule: &folder.scheduler };
+        let encode = |prompt: &str| -> Result<CrossAttnContext, PromptError> {
+            let tokens = conditioner.tokenize(prompt, &[concept], Overflow::Refuse)?;
+            Ok(conditioner.encode(&[&tokens], &[concept]))
+        };
+        let (context, negative) = (encode(prompt)?, encode("")?);
+        let seeds = [plan.config.seed];
+        let mut on_step = |_, _| ControlFlow::Continue(());
+        let drawn = painter.draw(&sampling, &context, &negative, &seeds, &mut on_step)?;
+        for pixels in drawn.into_iter().flatten() {
+            picture::write(path, &pixels, None, Existing::Replace)?;
+        }
+        Ok(())
+    })
+}
+
+type Concepts = (Vec<TextualInversion>, Vec<UsedConcept>, Vec<String>);
+
+fn read_concepts(files: &[(Option<String>, PathBuf)], base: &Base) -> Result<Concepts, Error> {
+    let (mut concepts, mut used, mut warnings) =
+        (Vec::<TextualInversion>::new(), Vec::new(), Vec::new());
+    for (name, path) in files {
+        let file = ConceptFile::read(path)?;
+        warnings.extend(base.check(&file)?);
+        let concept = file.concept();
+        let concept = match name {
+            Some(name) => concept.renamed(name),
+            None => concept,
+        };
+        let word = concept.placeholder().to_owned();
+        check_placeholder(&word)?;
+        if concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(&word)) {
+            return Err(PromptError::SamePlaceholder { word }.into());
+        }
+        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        used.push(UsedConcept { placeholder: word, hash: hex(&Sha256::digest(bytes)) });
+        concepts.push(concept);
+    }
+    Ok((concepts, used, warnings))
+}
+
+fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {
+    let refuse = |text: &str| Err(Error::Usage(text.to_owned()));
+    if request.prompts.is_empty() {
+        return refuse("no prompt is given; pass --prompt 'a photo of <cat>'");
+    }
+    if request.count == 0 || request.batch_size == 0 || request.clip_skip == 0 {
+        return refuse("--count, --batch-size and --clip-skip must be 1 or more");
+    }
+    if !request.guidance.is_finite() || !(0.0..=1.0).contains(&request.guidance_rescale) {
+        return refuse("--guidance must be a finite number and --guidance-rescale between 0 and 1");
+    }
+    if is_png(&request.output) && (request.prompts.len() > 1 || request.count > 1 || request.grid) {
+        return refuse("--output names one picture, but several are asked for; give a folder");
+    }
+    Ok(())
+}
+
+/// The folder of the pictures exists afterwards and can be written.
+fn check_output(request: &GenerateRequest) -> Result<(), Error> {
+    let output = &request.output;
+    let folder = if is_png(output) { output.parent().unwrap_or(Path::new("")) } else { output };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::fs::create_dir_all(folder).map_err(Error::io(folder, "created"))
+}
+
+fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
+}

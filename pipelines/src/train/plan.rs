@@ -1,0 +1,207 @@
+//! A training run, checked whole before any weight is read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
+use models::schedule::NoiseSchedule;
+use models::tokenizer::Tokenizer;
+use tch::{Device, Kind, Tensor};
+
+use super::state;
+use crate::config::TrainConfig;
+use crate::photos::{Notice, PhotoSet};
+use crate::templates::Templates;
+use crate::{Base, DeviceChoice, Error, Precision};
+
+/// A checked run. Nothing changes it afterwards.
+#[derive(Debug)]
+pub struct TrainPlan {
+    pub(crate) config: TrainConfig,
+    pub(crate) base: Base,
+    pub(crate) photos: PhotoSet,
+    pub(crate) photos_hash: String,
+    pub(crate) captions: bool,
+    /// One prompt a template, or one a photo where captions are used.
+    pub(crate) prompts: Vec<String>,
+    pub(crate) sample_prompts: Vec<String>,
+    /// The phrase that the vectors start from; nothing for random ones.
+    pub(crate) initializer: Option<String>,
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+    pub(crate) resume: bool,
+    pub(crate) identity: String,
+    warnings: Vec<String>,
+}
+
+impl TrainPlan {
+    /// Checks `config` against the photos, the base and the disk. With `resume` the run goes on from the
+    /// state in its folder; with `force` an earlier run there is overwritten.
+    pub fn new(config: TrainConfig, resume: bool, force: bool) -> Result<Self, Error> {
+        config.check()?;
+        check_placeholder(&config.concept)?;
+        let device = config.device.parse::<DeviceChoice>()?.resolve()?;
+        let variant = Some(config.variant.as_str()).filter(|v| !v.is_empty());
+        let base = Base::open(&config.base, variant)?;
+        let initializer = initializer(&config)?;
+        let resolution = match i64::from(config.resolution) {
+            0 => base.resolution(),
+            pixels => pixels,
+        };
+        base.check_size(resolution, resolution)?;
+
+        let side = resolution as u32;
+        let photos = PhotoSet::read(&config.photos, (side, side), config.crop)?;
+        let captions = config.templates == "captions";
+        let templates = match config.templates.as_str() {
+            "object" => Templates::object(),
+            "style" => Templates::style(),
+            "captions" => Templates::from_captions(&photos, &config.concept)?,
+            file => Templates::from_file(Path::new(file))?,
+        };
+        let prompts = (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect();
+        let sample_prompts: Vec<String> =
+            config.sample_prompts.iter().map(|p| p.replace("{}", &config.concept)).collect();
+
+        let mut warnings: Vec<String> = photos.report.iter().map(Notice::to_string).collect();
+        if config.vectors > 8 {
+            warnings.push(format!(
+                "{} vectors take as many of a prompt's 75 tokens, and learn the photos by heart",
+                config.vectors
+            ));
+        }
+        let photos_hash = photos.hash();
+        let plan = Self {
+            identity: state::identity(&config, &photos_hash),
+            kind: config.precision.resolve(device),
+            config,
+            base,
+            photos,
+            photos_hash,
+            captions,
+            prompts,
+            sample_prompts,
+            initializer,
+            device,
+            resume,
+            warnings,
+        };
+        plan.check_prompts()?;
+        plan.check_output(force)?;
+        Ok(plan)
+    }
+
+    /// What the user should know before the run.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The plan in a few lines, for people.
+    pub fn summary(&self) -> Vec<String> {
+        let config = &self.config;
+        let scheduler = &self.base.record.prediction_type;
+        let photo = &self.photos.photos[0].pixels;
+        vec![
+            format!(
+                "{}: {} vector(s) of {} from {} photos at {}x{}",
+                config.concept,
+                config.vectors,
+                self.initializer
+                    .as_deref()
+                    .map_or("random numbers".to_owned(), |i| format!("'{i}'")),
+                self.photos.photos.len(),
+                photo.width(),
+                photo.height()
+            ),
+            format!(
+                "base {} ({}, {scheduler}), {} on {:?}",
+                self.base.record.name,
+                crate::BaseRecord::family(self.base.record.width),
+                Precision::name(self.kind),
+                self.device
+            ),
+            format!(
+                "{} steps of {} x {}, learning rate {} in force",
+                config.steps,
+                config.gradient_accumulation,
+                config.batch_size,
+                config.effective_learning_rate()
+            ),
+        ]
+    }
+
+    /// The concept's file: named after the concept, in the folder of the run.
+    pub fn concept_path(&self) -> PathBuf {
+        let stem = self.config.concept.trim_matches(['<', '>']);
+        self.config.output.join(format!("{stem}.safetensors"))
+    }
+
+    /// Every prompt must fit; the concept's length is known before its vectors are.
+    fn check_prompts(&self) -> Result<(), Error> {
+        let tokenizer = self.base.folder.tokenizer()?;
+        let stand_in = self.stand_in();
+        let fits = |prompt: &String| {
+            PromptTokens::new(prompt, &[&stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
+        };
+        self.prompts.iter().chain(&self.sample_prompts).try_for_each(fits)?;
+        self.check_initializer(&tokenizer)
+    }
+
+    fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
+        let Some(phrase) = &self.initializer else { return Ok(()) };
+        if let Some(word) = placeholders_in(phrase).next() {
+            let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
+            return Err(Error::Usage(text));
+        }
+        if tokenizer.encode(phrase).is_empty() {
+            let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
+            return Err(Error::Usage(text));
+        }
+        Ok(())
+    }
+
+    /// A concept of the right length and no meaning.
+    fn stand_in(&self) -> TextualInversion {
+        let vectors =
+            Tensor::zeros([i64::from(self.config.vectors), 1], (Kind::Float, Device::Cpu));
+        TextualInversion::new(&self.config.concept, &vectors)
+    }
+
+    /// The folder of the run can be written, and holds no other run.
+    fn check_output(&self, force: bool) -> Result<(), Error> {
+        let folder = &self.config.output;
+        fs::create_dir_all(folder).map_err(Error::io(folder, "created"))?;
+        let probe = folder.join(".writable.tmp");
+        fs::write(&probe, b"").map_err(Error::io(folder, "written"))?;
+        fs::remove_file(&probe).map_err(Error::io(&probe, "removed"))?;
+        let (concept, state) = (self.concept_path(), folder.join(state::FILE));
+        if self.resume && !state.is_file() {
+            let text =
+                format!("{}: no state to resume from; start without --resume", state.display());
+            return Err(Error::Usage(text));
+        }
+        if !self.resume && !force && (concept.exists() || state.exists()) {
+            let text = format!(
+                "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
+                folder.display()
+            );
+            return Err(Error::Usage(text));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {
+        Ok(NoiseSchedule::new(&self.base.folder.scheduler)?)
+    }
+}
+
+fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
+    let phrase = [&config.initializer, &config.class].into_iter().find(|p| !p.trim().is_empty());
+    match (config.initializer_random, phrase) {
+        (true, _) => Ok(None),
+        (false, Some(phrase)) => Ok(Some(phrase.trim().to_owned())),
+        (false, None) => Err(Error::Usage(
+            "neither a class nor an initializer is given; pass --class cat, --init 'grey cat' or --init-random".into(),
+        )),
+    }
+}

@@ -1,0 +1,228 @@
+//! The run itself: it reads from top to bottom like the paper's algorithm.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use embeddings::file::{ConceptFile, ConceptRecord, write_atomically};
+use embeddings::{Conditioner, Initializer, Overflow, TextualInversion};
+use models::unet::UNet;
+use tch::Kind;
+use torch_ext::Generator;
+
+use super::adamw::{AdamW, AdamWConfig};
+use super::learning_rate::LearningRate;
+use super::objective::{Prompts, Reconstruction};
+use super::plan::TrainPlan;
+use super::state;
+use super::trainer::{StepRecord, Stop, Trainer};
+use super::{Event, Observer};
+use crate::Error;
+use crate::error::guarded;
+use crate::generate::sample_picture;
+use crate::latents::LatentCache;
+
+/// How a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished(PathBuf),
+    /// The observer stopped it; the concept and the state are saved.
+    Interrupted(PathBuf),
+}
+
+/// Runs a plan. The concept is written at intervals, at the end, on interruption and before a failure is
+/// reported, each time whole or not at all.
+pub fn train(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+    guarded("training", || run(plan, observer))
+}
+
+fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
+    let (config, device) = (&plan.config, plan.device);
+    write_config(plan)?;
+    let mut interrupted = observer.on(&Event::Phase { doing: "encoding the photos" }).is_break();
+    let vae = plan.base.folder.load_vae(plan.kind, device)?;
+    let latents = LatentCache::encode(&plan.photos.photos, config.flip, &vae, device);
+    drop(vae);
+
+    interrupted |= observer.on(&Event::Phase { doing: "reading the base" }).is_break();
+    // The text encoder carries the gradient to the concept and costs little: f32 whatever the base's kind.
+    let clip = plan.base.folder.load_text_encoder(Kind::Float, device)?;
+    let conditioner = Conditioner::new(plan.base.folder.tokenizer()?, clip, config.clip_skip - 1);
+    let unet = plan.base.folder.load_unet(plan.kind, device)?;
+    let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
+
+    let draw = Generator::cpu(config.seed);
+    let initializer = plan.initializer.as_deref();
+    let initializer = initializer.map_or(Initializer::Random, |p| conditioner.initializer(p));
+    let (word, count, table) = (&config.concept, config.vectors.into(), conditioner.token_table());
+    let concept = TextualInversion::initialize(word, count, &initializer, table, &draw);
+
+    let mut trainer = trainer(plan, &concept, draw);
+    if plan.resume {
+        state::load(&mut trainer, &config.output, &plan.identity)?;
+    }
+    let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[&concept], Overflow::Refuse);
+    let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
+    let mut objective = Reconstruction {
+        latents,
+        prompts: if plan.captions {
+            Prompts::Captions(prompts)
+        } else {
+            Prompts::Templates(prompts)
+        },
+        schedule: plan.noise_schedule()?,
+        conditioner: &conditioner,
+        unet: &unet,
+        concept: &concept,
+        batch_size: config.batch_size as usize,
+        min_snr_gamma: config.min_snr_gamma,
+        seed: config.seed,
+    };
+
+    let mut log = StepLog::open(&config.output, trainer.step)?;
+    let parameters = concept.vectors().numel() as i64;
+    let learning_rate = config.effective_learning_rate();
+    let (from, steps) = (trainer.step, config.steps);
+    interrupted |= observer.on(&Event::Start { from, steps, learning_rate, parameters }).is_break();
+    if interrupted {
+        return Ok(Outcome::Interrupted(save(plan, &concept, &trainer, observer)?));
+    }
+
+    let mut after_step = |trainer: &Trainer, record: &StepRecord| {
+        log.write(record)?;
+        let mut flow = observer.on(&Event::Step(record));
+        let due = |every: u64| every > 0 && record.step % every == 0;
+        if due(config.save_every) && record.step < config.steps {
+            save(plan, &concept, trainer, observer)?;
+        }
+        if due(config.sample_every) && flow.is_continue() {
+            flow = draw_samples(plan, &conditioner, &unet, &concept, record.step, observer)?;
+        }
+        Ok(flow)
+    };
+    let ended = trainer.fit(&mut objective, &mut after_step);
+    // Whatever ended the loop, the parameters are those of the last whole step: keep them.
+    let path = save(plan, &concept, &trainer, observer);
+    match ended {
+        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(path?)),
+        Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(path?)),
+        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: path.ok() }),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Trainer {
+    let config = &plan.config;
+    let adam = AdamWConfig {
+        beta1: config.adam_beta1,
+        beta2: config.adam_beta2,
+        epsilon: config.adam_epsilon,
+        weight_decay: config.weight_decay,
+    };
+    Trainer {
+        optimizer: AdamW::new(vec![concept.vectors().shallow_clone()], adam),
+        draw,
+        step: 0,
+        steps: config.steps,
+        accumulation: config.gradient_accumulation.into(),
+        learning_rate: LearningRate {
+            peak: config.effective_learning_rate(),
+            shape: config.lr_schedule,
+            warmup: config.warmup_steps,
+            steps: config.steps,
+        },
+        max_grad_norm: config.max_grad_norm,
+        loss_scale: if plan.kind == Kind::Half { 1024.0 } else { 1.0 },
+    }
+}
+
+/// Writes the concept and the state; returns the concept's path.
+fn save(
+    plan: &TrainPlan,
+    concept: &TextualInversion,
+    trainer: &Trainer,
+    observer: &mut dyn Observer,
+) -> Result<PathBuf, Error> {
+    let (config, path) = (&plan.config, plan.concept_path());
+    let seconds = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+    let record = ConceptRecord {
+        method: config.method.clone(),
+        token: config.concept.clone(),
+        class: Some(config.class.clone()).filter(|class| !class.is_empty()),
+        base: Some(plan.base.record.clone()),
+        steps: trainer.step,
+        learning_rate: config.effective_learning_rate(),
+        seed: config.seed,
+        photos: plan.photos_hash.clone(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        created: seconds,
+        config: config.to_toml(),
+    };
+    ConceptFile::new(concept, record).write(&path)?;
+    state::save(trainer, &config.output, &plan.identity)?;
+    let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // the loop asks again after its next step
+    Ok(path)
+}
+
+fn write_config(plan: &TrainPlan) -> Result<(), Error> {
+    let path = plan.config.output.join("config.toml");
+    write_atomically(&path, plan.config.to_toml().as_bytes()).map_err(Error::io(&path, "written"))
+}
+
+/// Draws every sample prompt with the concept as it is now.
+fn draw_samples(
+    plan: &TrainPlan,
+    conditioner: &Conditioner,
+    unet: &UNet,
+    concept: &TextualInversion,
+    step: u64,
+    observer: &mut dyn Observer,
+) -> Result<ControlFlow<()>, Error> {
+    let folder = plan.config.output.join("samples");
+    let mut flow = ControlFlow::Continue(());
+    for (i, prompt) in plan.sample_prompts.iter().enumerate() {
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
+        let path = folder.join(format!("{step:06}-{i}.png"));
+        sample_picture(plan, conditioner, unet, concept, prompt, &path)?;
+        flow = observer.on(&Event::Sample { path: &path });
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(flow)
+}
+
+/// `log.jsonl`: a line of JSON for each step.
+struct StepLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl StepLog {
+    /// Opens the log; lines of steps beyond `step`, which a resumed run makes again, are dropped.
+    fn open(folder: &Path, step: u64) -> Result<Self, Error> {
+        let path = folder.join("log.jsonl");
+        let mut kept = String::new();
+        if step > 0 && path.is_file() {
+            let file = File::open(&path).map_err(Error::io(&path, "read"))?;
+            for line in BufReader::new(file).lines() {
+                let line = line.map_err(Error::io(&path, "read"))?;
+                let record = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+                if record["step"].as_u64().is_some_and(|s| s <= step) {
+                    kept.push_str(&line);
+                    kept.push('\n');
+                }
+            }
+        }
+        write_atomically(&path, kept.as_bytes()).map_err(Error::io(&path, "written"))?;
+        let file = OpenOptions::new().append(true).open(&path);
+        Ok(Self { file: file.map_err(Error::io(&path, "written"))?, path })
+    }
+
+    fn write(&mut self, record: &StepRecord) -> Result<(), Error> {
+        let line = serde_json::to_string(record).expect("numbers are JSON");
+        writeln!(self.file, "{line}").map_err(Error::io(&self.path, "written"))
+    }
+}
