@@ -283,9 +283,8 @@ impl ScheduleConfig {
             }
         };
         let values = Vec::<f32>::try_from(&betas).expect("a vector of f32");
-        if let Some(i) = values
-            .iter()
-            .position(|beta| beta.is_nan() || *beta <= 0.0 || *beta >= 1.0)
+        if let Some(i) =
+            values.iter().position(|beta| beta.is_nan() || *beta <= 0.0 || *beta >= 1.0)
         {
             return Err(ScheduleError::Betas {
                 expected: "betas above 0 and below 1".into(),

@@ -249,12 +249,8 @@ mod tests {
     fn no_steps_and_more_than_training_had_are_refused() {
         for kind in SamplerKind::all() {
             for steps in [0, 1001] {
-                let message = refusal(
-                    kind,
-                    &ScheduleConfig::default(),
-                    SamplerConfig::default(),
-                    steps,
-                );
+                let message =
+                    refusal(kind, &ScheduleConfig::default(), SamplerConfig::default(), steps);
                 assert!(
                     message.contains(&format!("cannot take {steps} steps, expected 1 to 1000")),
                     "{message}"
@@ -265,19 +261,11 @@ mod tests {
 
     #[test]
     fn steps_that_leave_the_training_timesteps_are_refused() {
-        let offset = ScheduleConfig {
-            steps_offset: 1,
-            ..ScheduleConfig::default()
-        };
+        let offset = ScheduleConfig { steps_offset: 1, ..ScheduleConfig::default() };
         let message = refusal(SamplerKind::Ddim, &offset, SamplerConfig::default(), 1000);
-        assert!(
-            message.contains("timestep 1000, past the last, 999"),
-            "{message}"
-        );
-        let leading = SamplerConfig {
-            spacing: Some(TimestepSpacing::Leading),
-            ..SamplerConfig::default()
-        };
+        assert!(message.contains("timestep 1000, past the last, 999"), "{message}");
+        let leading =
+            SamplerConfig { spacing: Some(TimestepSpacing::Leading), ..SamplerConfig::default() };
         let message = refusal(SamplerKind::UniPc, &offset, leading, 1000);
         assert!(message.contains("at most 999"), "{message}");
         let message = refusal(SamplerKind::Pndm, &offset, SamplerConfig::default(), 3);
@@ -286,25 +274,13 @@ mod tests {
 
     #[test]
     fn settings_that_a_sampler_has_not_are_refused() {
-        let karras = SamplerConfig {
-            karras: Some(true),
-            ..SamplerConfig::default()
-        };
+        let karras = SamplerConfig { karras: Some(true), ..SamplerConfig::default() };
         let message = refusal(SamplerKind::Ddim, &ScheduleConfig::default(), karras, 10);
-        assert!(
-            message.starts_with("ddim cannot work with Karras noise levels"),
-            "{message}"
-        );
-        let eta = SamplerConfig {
-            eta: 0.5,
-            ..SamplerConfig::default()
-        };
+        assert!(message.starts_with("ddim cannot work with Karras noise levels"), "{message}");
+        let eta = SamplerConfig { eta: 0.5, ..SamplerConfig::default() };
         let message = refusal(SamplerKind::Heun, &ScheduleConfig::default(), eta, 10);
         assert!(message.contains("eta 0.5"), "{message}");
-        let flow = ScheduleConfig {
-            use_flow_sigmas: Some(true),
-            ..ScheduleConfig::default()
-        };
+        let flow = ScheduleConfig { use_flow_sigmas: Some(true), ..ScheduleConfig::default() };
         let message = refusal(SamplerKind::UniPc, &flow, SamplerConfig::default(), 10);
         assert!(message.contains("use_flow_sigmas true"), "{message}");
     }
@@ -322,28 +298,18 @@ mod tests {
 
     #[test]
     fn trailing_takes_as_many_steps_as_asked() {
-        let trailing = SamplerConfig {
-            spacing: Some(TimestepSpacing::Trailing),
-            ..SamplerConfig::default()
-        };
+        let trailing =
+            SamplerConfig { spacing: Some(TimestepSpacing::Trailing), ..SamplerConfig::default() };
         for steps in 1..=1000 {
-            let sampler = build(
-                SamplerKind::Ddim,
-                &ScheduleConfig::default(),
-                &trailing,
-                steps,
-            )
-            .unwrap();
+            let sampler =
+                build(SamplerKind::Ddim, &ScheduleConfig::default(), &trailing, steps).unwrap();
             assert_eq!(sampler.timesteps().len(), steps);
         }
     }
 
     #[test]
     fn half_precision_goes_in_and_comes_out() {
-        let schedule = ScheduleConfig {
-            skip_prk_steps: Some(true),
-            ..ScheduleConfig::default()
-        };
+        let schedule = ScheduleConfig { skip_prk_steps: Some(true), ..ScheduleConfig::default() };
         let noise = || Tensor::ones([1, 4], (Kind::Float, Device::Cpu));
         for kind in SamplerKind::all() {
             let mut sampler = build(kind, &schedule, &SamplerConfig::default(), 3).unwrap();

@@ -37,10 +37,7 @@ pub(super) fn levels(s: &Sampling) -> Result<(Vec<f64>, Vec<Level>), ScheduleErr
         for t in &mut timesteps {
             *t = t.round_ties_even();
         }
-        let spread: Vec<f64> = timesteps
-            .iter()
-            .map(|t| spacing::sigma_at(&training, *t))
-            .collect();
+        let spread: Vec<f64> = timesteps.iter().map(|t| spacing::sigma_at(&training, *t)).collect();
         sigmas = spacing::closed(&spread, &training, s.final_sigmas());
     }
     let levels = sigmas

@@ -42,10 +42,7 @@ pub(super) fn timesteps(
             let last = last as f64;
             let delta = (last - ratio) - last;
             let timestep = |i: usize| (last + i as f64 * delta).round_ties_even() - 1.0;
-            (0..s.steps)
-                .map(timestep)
-                .take_while(|t| *t >= 0.0)
-                .collect()
+            (0..s.steps).map(timestep).take_while(|t| *t >= 0.0).collect()
         }
     })
 }

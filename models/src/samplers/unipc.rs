@@ -122,12 +122,7 @@ impl Sampler for UniPc {
         let i = self.index;
         let now = self.levels[i];
         let (prediction, mut x) = (f32_of(prediction), f32_of(x_t));
-        let x0 = predicted_original(
-            self.prediction_type,
-            &prediction,
-            &x,
-            (now.alpha, now.sigma),
-        );
+        let x0 = predicted_original(self.prediction_type, &prediction, &x, (now.alpha, now.sigma));
         if let Some((start, order)) = self.last.take()
             && !self.uncorrected.contains(&(i - 1))
         {
