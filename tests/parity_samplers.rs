@@ -1,5 +1,7 @@
 //! The noise schedule and every sampler against Python diffusers (`scripts/fixtures/samplers.py`).
 
+#![allow(clippy::unwrap_used)] // a test that panics says so
+
 use models::samplers::{SamplerConfig, SamplerKind, build};
 use models::schedule::{NoiseSchedule, PredictionType, ScheduleConfig, TimestepSpacing};
 use safetensors::{Dtype, SafeTensors};
@@ -99,8 +101,12 @@ fn every_trajectory_is_python_s() {
             "{what}: scale {scale} for {}",
             case.scale
         );
-        let apart = apart(&walked, &tensor(&file, &format!("case{i}")));
-        if !(apart <= 1e-4) {
+        // Each step by its own largest value, since some start at 4096 and end at 1.
+        let theirs = tensor(&file, &format!("case{i}"));
+        let apart = (0..theirs.size()[0])
+            .map(|step| apart(&walked.get(step), &theirs.get(step)))
+            .fold(0.0, f64::max);
+        if apart.is_nan() || apart > 1e-5 {
             failures.push(format!("{what}: {apart:.1e}"));
         }
         let entry = worst.entry(&case.sampler).or_default();

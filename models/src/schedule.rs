@@ -112,7 +112,7 @@ pub struct ScheduleConfig {
     pub sigma_max: Option<f64>,
     /// The noise level after the last step.
     pub final_sigmas_type: Option<FinalSigmas>,
-    /// The order of DPM-Solver++ and UniPC.
+    /// The order of DPM-Solver++ and `UniPC`.
     pub solver_order: Option<usize>,
     /// The variant within a solver's family.
     pub solver_type: Option<String>,
@@ -124,9 +124,9 @@ pub struct ScheduleConfig {
     pub euler_at_final: Option<bool>,
     /// Timesteps whose log signal-to-noise ratio lies below are not visited (DPM-Solver++).
     pub lambda_min_clipped: Option<f64>,
-    /// Whether UniPC predicts `x_0`.
+    /// Whether `UniPC` predicts `x_0`.
     pub predict_x0: Option<bool>,
-    /// Steps after which UniPC does not correct.
+    /// Steps after which `UniPC` does not correct.
     pub disable_corrector: Option<Vec<usize>>,
     /// How Euler interpolates noise levels.
     pub interpolation_type: Option<String>,
@@ -283,7 +283,9 @@ impl ScheduleConfig {
             }
         };
         let values = Vec::<f32>::try_from(&betas).expect("a vector of f32");
-        if let Some(i) = values.iter().position(|beta| !(0.0..1.0).contains(beta) || *beta == 0.0) {
+        if let Some(i) =
+            values.iter().position(|beta| beta.is_nan() || *beta <= 0.0 || *beta >= 1.0)
+        {
             return Err(ScheduleError::Betas {
                 expected: "betas above 0 and below 1".into(),
                 found: format!("beta {} at timestep {i}", values[i]),
@@ -293,7 +295,7 @@ impl ScheduleConfig {
     }
 }
 
-/// Shifts and scales sqrt(alpha_bar) so that its last value is zero and its first stays (Lin et al. 2023,
+/// Shifts and scales `sqrt(alpha_bar)` so that its last value is zero and its first stays (Lin et al. 2023,
 /// algorithm 1). The products are taken anew from the betas, as in Python, to round as it does.
 fn rescale_to_zero_snr(alpha_bar: &Tensor) -> Tensor {
     let root = alpha_bar.sqrt();
@@ -383,7 +385,7 @@ impl NoiseSchedule {
 
     /// The weight of each sample's squared error, f32 `[B]`.
     ///
-    /// Paper: Hang et al. 2023, section 3.4, with `gamma` 5 there: `min(SNR, gamma)` as a weight of the error in
+    /// Paper: Hang et al. 2023, where `gamma` is 5: `min(SNR, gamma)` as a weight of the error in
     /// `x_0`, hence over SNR for noise and over SNR + 1 for velocity.
     pub fn min_snr_weight(&self, timesteps: &Tensor, gamma: f64) -> Tensor {
         let snr = self.signal_to_noise(timesteps);
@@ -399,7 +401,7 @@ impl NoiseSchedule {
         self.alpha_bar_f32.to_device(timesteps.device()).index_select(0, timesteps) // [B]
     }
 
-    /// sqrt(alpha_bar) and sqrt(1 - alpha_bar), shaped to multiply `x`.
+    /// `sqrt(alpha_bar)` and `sqrt(1 - alpha_bar)`, shaped to multiply `x`.
     fn factors(&self, x: &Tensor, timesteps: &Tensor) -> (Tensor, Tensor) {
         let mut shape = vec![1; x.dim()];
         shape[0] = -1;
@@ -413,6 +415,7 @@ fn f32_of(x: &Tensor) -> Tensor {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that panics says so
 mod tests {
     use super::*;
 

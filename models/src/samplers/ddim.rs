@@ -6,7 +6,7 @@ use tch::Tensor;
 
 pub(super) struct Ddim {
     timesteps: Vec<f64>,
-    /// alpha_bar at each step and after it.
+    /// `alpha_bar` at each step and after it.
     signals: Vec<(f32, f32)>,
     prediction_type: PredictionType,
     clip: Option<f64>,
@@ -112,12 +112,12 @@ pub(super) fn whole_timesteps(s: &Sampling) -> Result<Vec<i64>, ScheduleError> {
     Ok(timesteps)
 }
 
-/// alpha_bar past timestep 0.
+/// `alpha_bar` past timestep 0.
 pub(super) fn end_signal(s: &Sampling, one_by_default: bool) -> f32 {
     if s.config.set_alpha_to_one.unwrap_or(one_by_default) { 1.0 } else { s.alpha_bar[0] }
 }
 
-/// alpha_bar at a timestep, `end` below 0.
+/// `alpha_bar` at a timestep, `end` below 0.
 pub(super) fn signal_at(s: &Sampling, timestep: i64, end: f32) -> f32 {
     usize::try_from(timestep).map_or(end, |t| s.alpha_bar[t])
 }

@@ -10,7 +10,7 @@ pub enum SamplerKind {
     Ddim,
     /// Pseudo numerical methods, linear multistep of order 4 (Liu et al. 2022).
     Pndm,
-    /// Euler's method (Karras et al. 2022, algorithm 2 without churn).
+    /// Euler's method over noise levels (Karras et al. 2022).
     Euler,
     /// Euler's method with noise added back at each step.
     EulerAncestral,
@@ -18,7 +18,7 @@ pub enum SamplerKind {
     Heun,
     /// DPM-Solver++, second order, multistep (Lu et al. 2022).
     DpmPlusPlus2M,
-    /// UniPC, predictor and corrector (Zhao et al. 2023).
+    /// `UniPC`, predictor and corrector (Zhao et al. 2023).
     UniPc,
 }
 
@@ -122,6 +122,7 @@ fn folded(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that panics says so
 mod tests {
     use super::*;
 

@@ -226,3 +226,100 @@ fn f32_of(x: &Tensor) -> Tensor {
 fn times(x: &Tensor, factor: f32) -> Tensor {
     x * f64::from(factor)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that panics says so
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn refusal(
+        kind: SamplerKind,
+        schedule: &ScheduleConfig,
+        sampler: SamplerConfig,
+        steps: usize,
+    ) -> String {
+        match build(kind, schedule, &sampler, steps) {
+            Ok(_) => panic!("{kind} is built"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn no_steps_and_more_than_training_had_are_refused() {
+        for kind in SamplerKind::all() {
+            for steps in [0, 1001] {
+                let message =
+                    refusal(kind, &ScheduleConfig::default(), SamplerConfig::default(), steps);
+                assert!(
+                    message.contains(&format!("cannot take {steps} steps, expected 1 to 1000")),
+                    "{message}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn steps_that_leave_the_training_timesteps_are_refused() {
+        let offset = ScheduleConfig { steps_offset: 1, ..ScheduleConfig::default() };
+        let message = refusal(SamplerKind::Ddim, &offset, SamplerConfig::default(), 1000);
+        assert!(message.contains("timestep 1000, past the last, 999"), "{message}");
+        let leading =
+            SamplerConfig { spacing: Some(TimestepSpacing::Leading), ..SamplerConfig::default() };
+        let message = refusal(SamplerKind::UniPc, &offset, leading, 1000);
+        assert!(message.contains("at most 999"), "{message}");
+        let message = refusal(SamplerKind::Pndm, &offset, SamplerConfig::default(), 3);
+        assert!(message.contains("at least 4"), "{message}");
+    }
+
+    #[test]
+    fn settings_that_a_sampler_has_not_are_refused() {
+        let karras = SamplerConfig { karras: Some(true), ..SamplerConfig::default() };
+        let message = refusal(SamplerKind::Ddim, &ScheduleConfig::default(), karras, 10);
+        assert!(message.starts_with("ddim cannot work with Karras noise levels"), "{message}");
+        let eta = SamplerConfig { eta: 0.5, ..SamplerConfig::default() };
+        let message = refusal(SamplerKind::Heun, &ScheduleConfig::default(), eta, 10);
+        assert!(message.contains("eta 0.5"), "{message}");
+        let flow = ScheduleConfig { use_flow_sigmas: Some(true), ..ScheduleConfig::default() };
+        let message = refusal(SamplerKind::UniPc, &flow, SamplerConfig::default(), 10);
+        assert!(message.contains("use_flow_sigmas true"), "{message}");
+    }
+
+    #[test]
+    fn a_noise_prediction_without_signal_is_refused() {
+        let schedule = ScheduleConfig {
+            rescale_betas_zero_snr: true,
+            timestep_spacing: Some(TimestepSpacing::Trailing),
+            ..ScheduleConfig::default()
+        };
+        let message = refusal(SamplerKind::Ddim, &schedule, SamplerConfig::default(), 10);
+        assert!(message.contains("v_prediction"), "{message}");
+    }
+
+    #[test]
+    fn trailing_takes_as_many_steps_as_asked() {
+        let trailing =
+            SamplerConfig { spacing: Some(TimestepSpacing::Trailing), ..SamplerConfig::default() };
+        for steps in 1..=1000 {
+            let sampler =
+                build(SamplerKind::Ddim, &ScheduleConfig::default(), &trailing, steps).unwrap();
+            assert_eq!(sampler.timesteps().len(), steps);
+        }
+    }
+
+    #[test]
+    fn half_precision_goes_in_and_comes_out() {
+        let schedule = ScheduleConfig { skip_prk_steps: Some(true), ..ScheduleConfig::default() };
+        let noise = || Tensor::ones([1, 4], (Kind::Float, Device::Cpu));
+        for kind in SamplerKind::all() {
+            let mut sampler = build(kind, &schedule, &SamplerConfig::default(), 3).unwrap();
+            let mut x = noise().to_kind(Kind::BFloat16);
+            for _ in 0..sampler.timesteps().len() {
+                let prediction = sampler.model_input(&x);
+                assert_eq!(prediction.kind(), Kind::BFloat16, "{kind}");
+                x = sampler.step(&prediction, &x, &mut || noise());
+            }
+            assert_eq!(x.kind(), Kind::BFloat16, "{kind}");
+        }
+    }
+}

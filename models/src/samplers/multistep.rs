@@ -6,7 +6,7 @@ use super::{
 use crate::schedule::{BetaSchedule, FinalSigmas, PredictionType, ScheduleError};
 use tch::Tensor;
 
-/// A noise level as the exponential integrators DPM-Solver++ and UniPC read it; f32 as in Python.
+/// A noise level as the exponential integrators DPM-Solver++ and `UniPC` read it; f32 as in Python.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
     pub(super) alpha: f32,
@@ -28,11 +28,15 @@ pub(super) fn levels(s: &Sampling) -> Result<(Vec<f64>, Vec<Level>), ScheduleErr
         sigmas = spacing::closed(&spread, &training, s.final_sigmas());
         // DPM-Solver++ cuts the timesteps of the cosine schedule off where it rounds those of others.
         let cut = dpm && s.config.beta_schedule == BetaSchedule::SquaredcosCapV2;
-        timesteps.iter_mut().for_each(|t| *t = if cut { t.trunc() } else { t.round_ties_even() });
+        for t in &mut timesteps {
+            *t = if cut { t.trunc() } else { t.round_ties_even() };
+        }
     } else {
         let visited = training.len() - if dpm { clipped_timesteps(s)? } else { 0 };
         timesteps = spacing::timesteps(s, 1, visited)?;
-        timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+        for t in &mut timesteps {
+            *t = t.round_ties_even();
+        }
         let spread: Vec<f64> = timesteps.iter().map(|t| spacing::sigma_at(&training, *t)).collect();
         sigmas = spacing::closed(&spread, &training, s.final_sigmas());
     }

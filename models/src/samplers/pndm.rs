@@ -21,7 +21,7 @@ enum Move {
 
 pub(super) struct Pndm {
     timesteps: Vec<f64>,
-    /// For each evaluation: what it does, and alpha_bar where its step begins and ends.
+    /// For each evaluation: what it does, and `alpha_bar` where its step begins and ends.
     moves: Vec<(Move, f32, f32)>,
     prediction_type: PredictionType,
     index: usize,

@@ -36,13 +36,13 @@ pub(super) fn timesteps(
                 .collect()
         }
         TimestepSpacing::Trailing => {
-            // As numpy's arange counts: from the difference of its first two values. Where rounding makes it
-            // one longer than asked (61 steps, say), its last value is timestep -1, which is left out here.
+            // As numpy's arange counts: by the difference of its first two values. Where rounding makes it
+            // one longer than asked (61 steps, say) it ends at timestep -1, which is left out here.
             let ratio = s.config.num_train_timesteps as f64 / s.steps as f64;
             let last = last as f64;
             let delta = (last - ratio) - last;
-            let count = ((last / ratio).ceil() as usize).min(s.steps);
-            (0..count).map(|i| (last + i as f64 * delta).round_ties_even() - 1.0).collect()
+            let timestep = |i: usize| (last + i as f64 * delta).round_ties_even() - 1.0;
+            (0..s.steps).map(timestep).take_while(|t| *t >= 0.0).collect()
         }
     })
 }

@@ -1,4 +1,4 @@
-//! UniPC (Zhao et al. 2023): each evaluation first corrects the step before it, then predicts the next.
+//! `UniPC` (Zhao et al. 2023): each evaluation first corrects the step before it, then predicts the next.
 
 use super::{
     Sampler, Sampling, f32_of,
@@ -86,7 +86,7 @@ impl UniPc {
             ratios.push(1.0);
             slopes.push(evaluated - newest);
         }
-        // The paper takes one half where there is a single slope; the system would give nearly that.
+        // As the authors' code: one half for a single slope, near what the system would give.
         let weights = if slopes.len() == 1 {
             vec![0.5]
         } else {
@@ -123,10 +123,10 @@ impl Sampler for UniPc {
         let now = self.levels[i];
         let (prediction, mut x) = (f32_of(prediction), f32_of(x_t));
         let x0 = predicted_original(self.prediction_type, &prediction, &x, (now.alpha, now.sigma));
-        if let Some((start, order)) = self.last.take() {
-            if !self.uncorrected.contains(&(i - 1)) {
-                x = self.transfer(&start, i - 1, order, Some(&x0));
-            }
+        if let Some((start, order)) = self.last.take()
+            && !self.uncorrected.contains(&(i - 1))
+        {
+            x = self.transfer(&start, i - 1, order, Some(&x0));
         }
         self.history.truncate(self.order - 1);
         self.history.push_front(x0);
@@ -139,7 +139,7 @@ impl Sampler for UniPc {
     }
 }
 
-/// The right-hand side `b` of equation 5's system: factorials times phi functions of `-h`, over B(h).
+/// The right-hand side of the system for the weights: factorials times phi functions of `-h`, over B(h).
 fn moments(h: f32, scale: f32, count: usize) -> Vec<f32> {
     let hh = -h;
     let mut phi = hh.exp_m1() / hh - 1.0;
