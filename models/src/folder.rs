@@ -70,7 +70,7 @@ impl ModelFolder {
             text_encoder: read_config(&path.join("text_encoder/config.json"))?,
             unet: read_config(&path.join("unet/config.json"))?,
             vae: read_config(&path.join("vae/config.json"))?,
-            scheduler: read_config(&path.join("scheduler/scheduler_config.json"))?,
+            scheduler: read_scheduler(&path.join("scheduler/scheduler_config.json"))?,
         };
         folder.unet.check()?;
         folder.vae.check()?;
@@ -150,6 +150,12 @@ impl ModelFolder {
     ) -> Result<Checkpoint, ModelError> {
         Checkpoint::open(&self.path.join(part), stem, self.variant.as_deref(), kind, device)
     }
+}
+
+/// Python writes infinities into this file, which are no JSON; the schedule reads it itself.
+fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
+    let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
+    ScheduleConfig::from_json(&text).map_err(|e| ModelError::invalid(path, e.to_string()))
 }
 
 fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {

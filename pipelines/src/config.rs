@@ -14,7 +14,6 @@ const PRESETS: [(&str, &str); 1] = [("ti", include_str!("../../configs/train/ti.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the presets in configs/train/ document every key, once")]
-#[expect(clippy::struct_excessive_bools, reason = "a flat file of switches, as users write it")]
 pub struct TrainConfig {
     pub method: String,
     pub photos: PathBuf,

@@ -23,7 +23,6 @@ use crate::{Base, DeviceChoice, Error, Guidance, Precision, denoise};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "the switches of a command line")]
 pub struct GenerateRequest {
     /// Folder of the base model.
     pub base: PathBuf,

@@ -1,4 +1,8 @@
 //! The levels of the U-Net: down, middle, up.
+#![expect(
+    clippy::arc_with_non_send_sync,
+    reason = "the checkpointing node in torch-ext shares a block with the backward pass and says why that is sound"
+)]
 
 use std::sync::Arc;
 
@@ -52,12 +56,10 @@ impl Pass<'_, '_> {
     }
 }
 
-fn time_width(config: &UNetConfig) -> Option<i64> {
-    Some(4 * config.block_out_channels[0])
-}
-
-fn norm(config: &UNetConfig) -> Norm {
-    Norm { groups: config.norm_num_groups, eps: config.norm_eps }
+fn resnet(params: &Params, inputs: i64, outputs: i64, config: &UNetConfig) -> Arc<ResnetBlock2D> {
+    let time_width = Some(4 * config.block_out_channels[0]);
+    let norm = Norm { groups: config.norm_num_groups, eps: config.norm_eps };
+    Arc::new(ResnetBlock2D::new(params, inputs, outputs, time_width, norm))
 }
 
 /// `DownBlock2D` or `CrossAttnDownBlock2D`.
@@ -82,7 +84,7 @@ impl DownBlock {
         let resnets = (0..count).map(|i| {
             let inputs = if i == 0 { inputs } else { outputs };
             let params = params.pp("resnets").pp(i);
-            Arc::new(ResnetBlock2D::new(&params, inputs, outputs, time_width(config), norm(config)))
+            resnet(&params, inputs, outputs, config)
         });
         let attentions = (0..if attends { count } else { 0 }).map(|i| {
             let params = params.pp("attentions").pp(i);
@@ -124,16 +126,7 @@ impl MidBlock {
     pub(crate) fn new(params: &Params, config: &UNetConfig, layers: &mut LayerIds) -> Self {
         let level = config.block_out_channels.len() - 1;
         let channels = config.block_out_channels[level];
-        let resnet = |i| {
-            let params = params.pp("resnets").pp(i);
-            Arc::new(ResnetBlock2D::new(
-                &params,
-                channels,
-                channels,
-                time_width(config),
-                norm(config),
-            ))
-        };
+        let resnet = |i| resnet(&params.pp("resnets").pp(i), channels, channels, config);
         let params = params.pp("attentions.0");
         let attention = Arc::new(Transformer2D::new(&params, config, level, channels, layers));
         Self { resnets: [resnet(0), resnet(1)], attention }
@@ -169,7 +162,7 @@ impl UpBlock {
         let resnets = skips.iter().enumerate().map(|(j, skip)| {
             let inputs = skip + if j == 0 { inputs } else { outputs };
             let params = params.pp("resnets").pp(j);
-            Arc::new(ResnetBlock2D::new(&params, inputs, outputs, time_width(config), norm(config)))
+            resnet(&params, inputs, outputs, config)
         });
         let attentions = (0..if attends { skips.len() } else { 0 }).map(|j| {
             let params = params.pp("attentions").pp(j);
