@@ -11,6 +11,10 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -45,6 +49,14 @@ struct Layer : std::enable_shared_from_this<Layer> {
   virtual at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef x_sizes) = 0;
 
   at::Tensor run(const at::Tensor& x);
+
+  // Hands what packing a large weight freed back to the system: glibc keeps blocks below 32 MiB, and a whole network's
+  // would add up to another copy of it.
+  static void settle(const at::Tensor& packed) {
+#ifdef __GLIBC__
+    if (packed.numel() * packed.element_size() > 4 << 20) malloc_trim(0);
+#endif
+  }
 
   // The plain weight, also when only a packed one is left.
   at::Tensor plain() const { return weight.defined() ? weight : packed.to_dense(); }
@@ -98,6 +110,7 @@ struct Linear : Layer {
       if (!packed.defined()) {
         packed = pack(weight, x.numel() / x.size(-1));
         weight = at::Tensor();
+        settle(packed);
       }
     }
     return product(x, packed, bias);
@@ -107,8 +120,10 @@ struct Linear : Layer {
     if (!packs || gradient.numel() == 0) return at::matmul(gradient, plain());
     {
       std::lock_guard<std::mutex> lock(packing);
-      if (!packed_back.defined())
+      if (!packed_back.defined()) {
         packed_back = pack(plain().t().contiguous(), gradient.numel() / gradient.size(-1));
+        settle(packed_back);
+      }
     }
     return product(gradient, packed_back, at::Tensor());
   }
@@ -143,6 +158,7 @@ struct Conv2d : Layer {
       if (!packed.defined()) {
         packed = pack(weight, padding, stride, x.sizes());
         weight = at::Tensor();
+        settle(packed);
       }
     }
     return convolve(x, packed, bias, padding, stride);
@@ -158,9 +174,11 @@ struct Conv2d : Layer {
     }
     {
       std::lock_guard<std::mutex> lock(packing);
-      if (!packed_back.defined())
+      if (!packed_back.defined()) {
         packed_back =
             pack(plain().flip({2, 3}).transpose(0, 1).contiguous(), back_padding, stride, gradient.sizes());
+        settle(packed_back);
+      }
     }
     return convolve(gradient, packed_back, at::Tensor(), back_padding, stride);
   }

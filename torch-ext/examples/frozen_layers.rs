@@ -39,7 +39,7 @@ fn main() {
                 (x.copy(), Box::new(|x| x.linear(&w, Some(&b)))),
                 (x, Box::new(|x| frozen.forward(x))),
             ];
-            compare(&format!("linear {rows}x{from}->{to}"), layers);
+            compare(&format!("linear {rows}x{from}->{to}"), &layers);
         }
         for (channels, side, k) in [
             (320, 64, 3),
@@ -61,16 +61,19 @@ fn main() {
                 (channels_last(&x), Box::new(|x| plain(&w_last, x))),
                 (channels_last(&x), Box::new(|x| frozen.forward(x))),
             ];
-            compare(&format!("conv {k}x{k} {channels} at {side}x{side}"), layers);
+            compare(
+                &format!("conv {k}x{k} {channels} at {side}x{side}"),
+                &layers,
+            );
         }
     }
 }
 
-fn compare<const N: usize>(name: &str, layers: [(Tensor, Forward); N]) {
+fn compare<const N: usize>(name: &str, layers: &[(Tensor, Forward); N]) {
     const ROUNDS: usize = 15;
     let mut times = vec![[const { Vec::new() }; 2]; N];
     for round in 0..=ROUNDS {
-        for (times, (x, forward)) in times.iter_mut().zip(&layers) {
+        for (times, (x, forward)) in times.iter_mut().zip(layers) {
             let start = Instant::now();
             let _ = tch::no_grad(|| forward(x));
             let forward_time = start.elapsed();
