@@ -20,7 +20,7 @@ fn main() {
         .define("AT_PER_OPERATOR_HEADERS", None) // each operator's own small header: half the compile time
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .files(["cpp/runtime.cpp", "cpp/autograd.cpp"])
+        .files(["cpp/runtime.cpp", "cpp/autograd.cpp", "cpp/frozen.cpp"])
         .compile("torch_ext");
 
     // After our archive, so that its symbols are found there.

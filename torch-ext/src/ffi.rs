@@ -13,6 +13,12 @@ pub(crate) struct RawGenerator {
     _opaque: [u8; 0],
 }
 
+/// A frozen layer, seen only by pointer.
+#[repr(C)]
+pub(crate) struct RawLayer {
+    _opaque: [u8; 0],
+}
+
 pub(crate) type Run =
     extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor) -> c_int;
 pub(crate) type Drop = extern "C" fn(*mut c_void);
@@ -76,6 +82,25 @@ unsafe extern "C" {
         dims: usize,
         target: c_int,
         device: c_int,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+
+    pub(crate) fn ext_frozen_linear(
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        out: *mut *mut RawLayer,
+    ) -> c_int;
+    pub(crate) fn ext_frozen_conv2d(
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        stride: i64,
+        padding: i64,
+        out: *mut *mut RawLayer,
+    ) -> c_int;
+    pub(crate) fn ext_frozen_free(layer: *mut RawLayer);
+    pub(crate) fn ext_frozen_forward(
+        layer: *mut RawLayer,
+        x: *const C_tensor,
         out: *mut *mut C_tensor,
     ) -> c_int;
 

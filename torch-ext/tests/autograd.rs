@@ -1,4 +1,6 @@
 //! The checkpoint node and `grad` against plain tch.
+#![allow(clippy::unwrap_used)] // a test may panic
+#![allow(clippy::arc_with_non_send_sync)] // `checkpoint` asks for an Arc of a network, which is not Sync
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Tensors from files and bytes, and back.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::io::Write;
 

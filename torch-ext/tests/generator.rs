@@ -1,4 +1,5 @@
 //! Our own generators against libtorch's global one, which draws what Python draws.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use std::sync::{Mutex, PoisonError};
 

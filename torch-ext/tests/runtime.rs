@@ -1,4 +1,5 @@
 //! Starting up, settings and memory.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use tch::{Device, Tensor};
 use torch_ext::{Cuda, Generator};
