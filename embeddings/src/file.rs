@@ -362,5 +362,5 @@ fn floats(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
 
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

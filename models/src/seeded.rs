@@ -16,11 +16,20 @@
 //!
 //! Uniform draws, because libtorch's CPU `rand` is exact integer arithmetic and so equal on every machine.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fs;
+use std::path::Path;
 
+use safetensors::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
-use crate::params::ParamSource;
+use crate::ModelError;
+use crate::clip::ClipText;
+use crate::folder::ModelFolder;
+use crate::params::{ParamSource, Params};
+use crate::unet::UNet;
+use crate::vae::Vae;
 
 /// A source of random parameters; it remembers what it drew, so that it can be saved.
 pub struct Seeded {
@@ -80,4 +89,69 @@ impl ParamSource for Seeded {
     fn device(&self) -> Device {
         self.device
     }
+}
+
+/// Writes a whole model folder with random weights: the configurations and the tokenizer of `like`, which
+/// may lack weights, and f32, f16 or bf16 safetensors.
+///
+/// Such a model draws noise; it is for tests, benchmarks and demonstrations.
+pub fn write_model(like: &Path, output: &Path, kind: Kind) -> Result<(), ModelError> {
+    let model = ModelFolder::open(like, None)?;
+    copy_folder(like, output)?;
+    let write = |part: &str, stem: &str, build: &dyn Fn(&Params)| {
+        let source = Seeded::new(part, Seeded::BASE_SEED, kind, Device::Cpu);
+        build(&Params::root(&source));
+        let path = output.join(part).join(format!("{stem}.safetensors"));
+        let tensors = source.into_drawn().into_iter().map(|(name, tensor)| {
+            let shape = tensor.size().iter().map(|&n| n as usize).collect();
+            (name, Drawn { tensor, shape })
+        });
+        safetensors::serialize_to_file(tensors, None, &path)
+            .map_err(|e| ModelError::invalid(&path, format!("cannot be written: {e}")))
+    };
+    write("text_encoder", "model", &|p| drop(ClipText::new(p, &model.text_encoder)))?;
+    write("unet", "diffusion_pytorch_model", &|p| drop(UNet::new(p, &model.unet)))?;
+    write("vae", "diffusion_pytorch_model", &|p| drop(Vae::new(p, &model.vae)))
+}
+
+/// A tensor on its way to disk, with its shape as safetensors counts.
+struct Drawn {
+    tensor: Tensor,
+    shape: Vec<usize>,
+}
+
+impl View for Drawn {
+    fn dtype(&self) -> Dtype {
+        match self.tensor.kind() {
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(torch_ext::to_bytes(&self.tensor))
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), ModelError> {
+    fs::create_dir_all(to).map_err(|e| ModelError::io(to, e))?;
+    for entry in fs::read_dir(from).map_err(|e| ModelError::io(from, e))? {
+        let entry = entry.map_err(|e| ModelError::io(from, e))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else if path.extension().is_some_and(|e| e == "json" || e == "txt") {
+            fs::copy(&path, &target).map_err(|e| ModelError::io(&path, e))?;
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use embeddings::file::{BaseRecord, ConceptFile};
 use models::folder::ModelFolder;
 use models::schedule::PredictionType;
 
-use crate::Error;
+use crate::{Error, Precision};
 
 /// Rows of the token table whose first numbers are kept in a concept file.
 const SKETCH_ROWS: [usize; 16] =
@@ -119,4 +119,10 @@ fn cached_snapshot(id: &Path) -> Option<PathBuf> {
     let commit = std::fs::read_to_string(model.join("refs/main")).ok()?;
     let snapshot = model.join("snapshots").join(commit.trim());
     snapshot.is_dir().then_some(snapshot)
+}
+
+/// Writes a base with random weights of this precision: the configurations and the tokenizer of `like`.
+pub fn random_base(like: &Path, output: &Path, precision: Precision) -> Result<(), Error> {
+    let kind = precision.resolve(tch::Device::Cpu);
+    Ok(models::seeded::write_model(like, output, kind)?)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+pub use toml::{Table, Value};
 
 use crate::{Error, Precision, photos::Crop};
 

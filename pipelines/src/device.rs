@@ -96,11 +96,10 @@ impl Precision {
     /// The kind on this device.
     pub fn resolve(self, device: Device) -> Kind {
         match self {
-            Self::F32 => Kind::Float,
             Self::Bf16 => Kind::BFloat16,
             Self::F16 => Kind::Half,
             Self::Auto if device.is_cuda() => Kind::BFloat16,
-            Self::Auto => Kind::Float,
+            Self::F32 | Self::Auto => Kind::Float,
         }
     }
 

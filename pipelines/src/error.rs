@@ -80,12 +80,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Prompt(_) | Self::Templates(_) | Self::Schedule(_) => 2,
-            Self::Photos(_) | Self::Model(_) => 3,
             Self::Concept(FileError::Io { verb: "written", .. })
             | Self::Picture(_)
             | Self::Io { .. }
             | Self::Torch(_) => 1,
-            Self::Concept(_) => 3,
+            Self::Photos(_) | Self::Model(_) | Self::Concept(_) => 3,
             Self::Incompatible(_) => 4,
             Self::OutOfMemory { .. } => 5,
             Self::Diverged { .. } => 7,

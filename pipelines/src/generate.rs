@@ -382,6 +382,18 @@ pub(crate) fn sample_picture(
     })
 }
 
+/// The spacing of timesteps by its name.
+pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
+    match name {
+        "leading" => Ok(TimestepSpacing::Leading),
+        "trailing" => Ok(TimestepSpacing::Trailing),
+        "linspace" => Ok(TimestepSpacing::Linspace),
+        other => Err(Error::Usage(format!(
+            "spacing '{other}' is unknown; use leading, trailing or linspace"
+        ))),
+    }
+}
+
 type Concepts = (Vec<TextualInversion>, Vec<UsedConcept>, Vec<String>);
 
 fn read_concepts(files: &[(Option<String>, PathBuf)], base: &Base) -> Result<Concepts, Error> {

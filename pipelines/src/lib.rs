@@ -18,7 +18,7 @@ pub mod picture;
 pub mod templates;
 pub mod train;
 
-pub use base::Base;
+pub use base::{Base, random_base};
 pub use denoise::{Guidance, denoise};
 pub use device::{DeviceChoice, Precision, machine};
 pub use embeddings::file::{BaseRecord, ConceptFile, FileError, Origin};

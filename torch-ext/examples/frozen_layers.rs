@@ -11,10 +11,7 @@ use torch_ext::{FrozenConv2d, FrozenLinear, Generator, channels_last, grad};
 type Forward<'a> = Box<dyn Fn(&Tensor) -> Tensor + 'a>;
 
 fn main() {
-    let threads = std::env::args()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(2);
+    let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2);
     torch_ext::set_threads(threads);
     println!(
         "{threads} threads; ms: plain, plain channels last (convolutions), frozen; best plain / frozen"
@@ -41,14 +38,9 @@ fn main() {
             ];
             compare(&format!("linear {rows}x{from}->{to}"), &layers);
         }
-        for (channels, side, k) in [
-            (320, 64, 3),
-            (640, 32, 3),
-            (1280, 16, 3),
-            (1280, 8, 3),
-            (320, 64, 1),
-            (1280, 16, 1),
-        ] {
+        for (channels, side, k) in
+            [(320, 64, 3), (640, 32, 3), (1280, 16, 3), (1280, 8, 3), (320, 64, 1), (1280, 16, 1)]
+        {
             let w = (g.randn(&[channels, channels, k, k]) * 0.01).to_kind(kind);
             let w_last = channels_last(&w);
             let b = g.randn(&[channels]).to_kind(kind);
@@ -61,10 +53,7 @@ fn main() {
                 (channels_last(&x), Box::new(|x| plain(&w_last, x))),
                 (channels_last(&x), Box::new(|x| frozen.forward(x))),
             ];
-            compare(
-                &format!("conv {k}x{k} {channels} at {side}x{side}"),
-                &layers,
-            );
+            compare(&format!("conv {k}x{k} {channels} at {side}x{side}"), &layers);
         }
     }
 }
@@ -97,15 +86,8 @@ fn compare<const N: usize>(name: &str, layers: &[(Tensor, Forward); N]) {
                 t[pass][ROUNDS / 2].as_secs_f64() * 1e3
             })
             .collect();
-        let best = medians[..N - 1]
-            .iter()
-            .copied()
-            .fold(f64::INFINITY, f64::min);
+        let best = medians[..N - 1].iter().copied().fold(f64::INFINITY, f64::min);
         let listed: Vec<String> = medians.iter().map(|m| format!("{m:9.2}")).collect();
-        println!(
-            "{name:28} {label}: {}  {:5.2}",
-            listed.join(" "),
-            best / medians[N - 1]
-        );
+        println!("{name:28} {label}: {}  {:5.2}", listed.join(" "), best / medians[N - 1]);
     }
 }

@@ -40,9 +40,7 @@ impl Layer {
         crate::init();
         let mut raw = std::ptr::null_mut();
         ffi::checked(call, make(&raw mut raw))?;
-        Ok(Self(
-            NonNull::new(raw).expect("a successful call gives a layer"),
-        ))
+        Ok(Self(NonNull::new(raw).expect("a successful call gives a layer")))
     }
 
     fn forward(&self, call: &'static str, x: &Tensor) -> Tensor {

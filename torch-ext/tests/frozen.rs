@@ -6,10 +6,7 @@ use torch_ext::{FrozenConv2d, FrozenLinear, Generator, grad};
 
 /// The largest difference, relative to the largest value expected.
 fn difference(found: &Tensor, expected: &Tensor) -> f64 {
-    assert_eq!(
-        (found.size(), found.kind()),
-        (expected.size(), expected.kind())
-    );
+    assert_eq!((found.size(), found.kind()), (expected.size(), expected.kind()));
     let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
     ((found - &expected).abs().max() / expected.abs().max()).double_value(&[])
 }
@@ -26,12 +23,8 @@ fn assert_same(
     let (found, expected) = (frozen(&x), plain(&x));
     assert!(difference(&found, &expected) < tolerance);
     let seed = Generator::cpu(9).randn(&expected.size()).to_kind(kind);
-    let gradient = |y: &Tensor| {
-        grad(&[y], &[&x], Some(&[&seed]), false)
-            .unwrap()
-            .remove(0)
-            .unwrap()
-    };
+    let gradient =
+        |y: &Tensor| grad(&[y], &[&x], Some(&[&seed]), false).unwrap().remove(0).unwrap();
     assert!(difference(&gradient(&found), &gradient(&expected)) < tolerance);
 }
 
@@ -39,33 +32,14 @@ fn assert_same(
 fn a_frozen_linear_layer_is_the_plain_one_for_every_shape_and_kind() {
     for kind in [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double] {
         let g = Generator::cpu(0);
-        let (w, b) = (
-            g.randn(&[40, 24]).to_kind(kind),
-            g.randn(&[40]).to_kind(kind),
-        );
+        let (w, b) = (g.randn(&[40, 24]).to_kind(kind), g.randn(&[40]).to_kind(kind));
         for bias in [None, Some(&b)] {
             let layer = FrozenLinear::new(&w, bias).unwrap();
             // One layer, several shapes: packed for the first, right for all.
-            for size in [
-                vec![7, 24],
-                vec![2, 3, 24],
-                vec![1, 24],
-                vec![24],
-                vec![130, 24],
-            ] {
-                assert_same(
-                    kind,
-                    &g.randn(&size),
-                    |x| layer.forward(x),
-                    |x| x.linear(&w, bias),
-                );
+            for size in [vec![7, 24], vec![2, 3, 24], vec![1, 24], vec![24], vec![130, 24]] {
+                assert_same(kind, &g.randn(&size), |x| layer.forward(x), |x| x.linear(&w, bias));
             }
-            assert_eq!(
-                layer
-                    .forward(&Tensor::zeros([0, 24], (kind, Device::Cpu)))
-                    .size(),
-                [0, 40]
-            );
+            assert_eq!(layer.forward(&Tensor::zeros([0, 24], (kind, Device::Cpu))).size(), [0, 40]);
         }
     }
 }
@@ -83,12 +57,7 @@ fn a_frozen_convolution_is_the_plain_one_for_every_shape_and_kind() {
             for size in [[1, 12, 8, 8], [2, 12, 9, 5]] {
                 let x = g.randn(&size);
                 assert_same(kind, &x, |x| layer.forward(x), plain);
-                assert_same(
-                    kind,
-                    &torch_ext::channels_last(&x),
-                    |x| layer.forward(x),
-                    plain,
-                );
+                assert_same(kind, &torch_ext::channels_last(&x), |x| layer.forward(x), plain);
             }
         }
     }
@@ -108,9 +77,7 @@ fn a_frozen_layer_keeps_no_graph_where_x_needs_none() {
 fn a_graph_outlives_its_layer() {
     let g = Generator::cpu(0);
     let x = g.randn(&[2, 4]).set_requires_grad(true);
-    let y = FrozenLinear::new(&g.randn(&[4, 4]), None)
-        .unwrap()
-        .forward(&x);
+    let y = FrozenLinear::new(&g.randn(&[4, 4]), None).unwrap().forward(&x);
     y.sum(Kind::Float).backward();
     assert!(x.grad().defined());
 }

@@ -93,7 +93,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let mut after_step = |trainer: &Trainer, record: &StepRecord| {
         log.write(record)?;
         let mut flow = observer.on(&Event::Step(record));
-        let due = |every: u64| every > 0 && record.step % every == 0;
+        let due = |every: u64| every > 0 && record.step.is_multiple_of(every);
         if due(config.save_every) && record.step < config.steps {
             save(plan, &concept, trainer, observer)?;
         }

@@ -50,6 +50,10 @@ pub(crate) enum Stop {
     Failed(Error),
 }
 
+/// What follows a step: it sees the step's record and may stop the loop.
+pub(crate) type AfterStep<'a> =
+    dyn FnMut(&Trainer, &StepRecord) -> Result<ControlFlow<()>, Error> + 'a;
+
 /// An optimiser, its place in the run and its source of randomness: all that a resumed run needs.
 pub(crate) struct Trainer {
     pub optimizer: AdamW,
@@ -65,11 +69,11 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    /// Runs to the last step. `after_step` sees each step's record and may stop the loop.
+    /// Runs to the last step, or until `after_step` stops it.
     pub(crate) fn fit(
         &mut self,
         objective: &mut dyn TrainStep,
-        after_step: &mut dyn FnMut(&Self, &StepRecord) -> Result<ControlFlow<()>, Error>,
+        after_step: &mut AfterStep<'_>,
     ) -> Result<ControlFlow<()>, Stop> {
         while self.step < self.steps {
             let record = self.one_step(objective).ok_or(Stop::Diverged { step: self.step + 1 })?;

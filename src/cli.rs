@@ -1,0 +1,419 @@
+//! What can be typed. Parsing does nothing else; what it means is decided in `pipelines`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use pipelines::config::{Table, Value, parse_setting};
+use pipelines::generate::GenerateRequest;
+
+/// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Learn a concept from a folder of photos
+    #[command(
+        after_help = "Example:\n  personalize train --photos photos/cat --concept '<cat>' --class cat \
+                            --base MODEL --steps 300 --seed 1 --output runs/cat"
+    )]
+    Train(TrainArgs),
+    /// Draw pictures of one or several concepts
+    #[command(
+        after_help = "Example:\n  personalize generate --concept runs/cat/cat.safetensors --base MODEL \
+                            --prompt 'a photo of <cat> in the snow' --seed 7 --count 4 --output out/"
+    )]
+    Generate(GenerateArgs),
+    /// Work with concept files
+    Concept {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ConceptCommand,
+    },
+    /// Show versions, devices and, with --base, whether a base can be used
+    Doctor {
+        /// Folder of a base model to look at
+        #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE")]
+        base: Option<PathBuf>,
+    },
+    /// Write a completion script to stdout
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write a base model with random weights, for tests, benchmarks and demonstrations
+    #[command(hide = true)]
+    RandomBase {
+        /// Folder with the configurations and the tokenizer to use
+        #[arg(long)]
+        like: PathBuf,
+        /// Folder to write
+        #[arg(long)]
+        output: PathBuf,
+        /// Of the weights on disk
+        #[arg(long, default_value = "f32")]
+        precision: String,
+    },
+}
+
+/// `personalize concept ...`.
+#[derive(Subcommand)]
+pub enum ConceptCommand {
+    /// Show what a concept file holds
+    Inspect {
+        /// The file
+        file: PathBuf,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How results are shown.
+#[derive(Args)]
+pub struct OutputStyle {
+    /// Results as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// No progress on stderr; warnings and errors stay
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// More detail, and traces of failures inside libtorch
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// `personalize train`. Every flag is a key of the configuration; a flag that is not given leaves the file's
+/// or the preset's value.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Folder with 3 to 6 photos
+    #[arg(long, value_name = "DIR", visible_alias = "data", alias = "train-data-dir")]
+    photos: Option<PathBuf>,
+    /// The word that stands for the concept in prompts
+    #[arg(long, value_name = "WORD", visible_alias = "token", alias = "placeholder-token")]
+    concept: Option<String>,
+    /// What the concept is an example of; training starts from this word
+    #[arg(long, value_name = "WORDS")]
+    class: Option<String>,
+    /// Folder of a Stable Diffusion 1.x or 2.x model
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PERSONALIZE_BASE",
+        visible_alias = "model",
+        alias = "pretrained-model-name-or-path"
+    )]
+    base: Option<PathBuf>,
+    /// Variant of the base's weight files, e.g. fp16
+    #[arg(long)]
+    variant: Option<String>,
+    /// Training method
+    #[arg(long)]
+    method: Option<String>,
+    /// Folder of the run
+    #[arg(short, long, value_name = "DIR", visible_alias = "output-dir")]
+    output: Option<PathBuf>,
+    /// Optimiser steps
+    #[arg(long, alias = "max-train-steps")]
+    steps: Option<u64>,
+    /// Seed of everything random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Token vectors of the concept
+    #[arg(long, alias = "num-vectors")]
+    vectors: Option<u32>,
+    /// Word or phrase to start from, where it is not the class
+    #[arg(long, value_name = "WORDS", aliases = ["initializer-token", "init-word"])]
+    init: Option<String>,
+    /// Start from random vectors
+    #[arg(long)]
+    init_random: bool,
+    /// object, style, captions or a file with a {} in each line
+    #[arg(long, value_name = "SET")]
+    templates: Option<String>,
+    /// Side of the training pictures in pixels
+    #[arg(long)]
+    resolution: Option<u32>,
+    /// smart or center
+    #[arg(long)]
+    crop: Option<String>,
+    /// Mirror every second sample
+    #[arg(long)]
+    flip: bool,
+    /// Samples in a micro-batch
+    #[arg(long, alias = "train-batch-size")]
+    batch_size: Option<u32>,
+    /// Micro-batches in an optimiser step
+    #[arg(long, visible_alias = "grad-accum", alias = "gradient-accumulation-steps")]
+    gradient_accumulation: Option<u32>,
+    /// Learning rate
+    #[arg(long, alias = "learning-rate")]
+    lr: Option<f64>,
+    /// Multiply the learning rate by the samples of a step
+    #[arg(long)]
+    scale_lr: bool,
+    /// constant, linear or cosine
+    #[arg(long, alias = "lr-scheduler", value_name = "SHAPE")]
+    lr_schedule: Option<String>,
+    /// Steps over which the learning rate rises from 0
+    #[arg(long, alias = "lr-warmup-steps", value_name = "STEPS")]
+    warmup_steps: Option<u64>,
+    /// Largest norm of a gradient; 0 is no limit
+    #[arg(long)]
+    max_grad_norm: Option<f64>,
+    /// Min-SNR weights with this gamma, e.g. 5; 0 is off
+    #[arg(long, alias = "snr-gamma")]
+    min_snr_gamma: Option<f64>,
+    /// Less memory, about a third more time
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, env = "PERSONALIZE_DEVICE")]
+    device: Option<String>,
+    /// Of the frozen base: auto, f32, bf16 or f16
+    #[arg(long, alias = "mixed-precision")]
+    precision: Option<String>,
+    /// 2 leaves out the text encoder's last block
+    #[arg(long)]
+    clip_skip: Option<u32>,
+    /// Prompt to draw while training ({} is the concept); may be given several times
+    #[arg(long, value_name = "PROMPT", alias = "validation-prompt")]
+    sample_prompt: Vec<String>,
+    /// Steps between sample pictures
+    #[arg(long, value_name = "STEPS", alias = "validation-steps")]
+    sample_every: Option<u64>,
+    /// Steps between saves
+    #[arg(long, value_name = "STEPS", alias = "save-steps")]
+    save_every: Option<u64>,
+    /// TOML file with any of the keys of configs/train/
+    #[arg(long, value_name = "FILE", env = "PERSONALIZE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One key of the configuration; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on with the run in --output
+    #[arg(long)]
+    pub resume: bool,
+    /// Overwrite the run in --output
+    #[arg(long)]
+    pub force: bool,
+    /// Print the resolved configuration and stop
+    #[arg(long)]
+    pub print_config: bool,
+    /// How results are shown.
+    #[command(flatten)]
+    pub output_style: OutputStyle,
+}
+
+impl TrainArgs {
+    /// The keys that were given, `--set` last.
+    pub fn overrides(&self) -> Result<Table> {
+        let path = |path: &Option<PathBuf>| {
+            path.as_ref().map(|p| Value::from(p.to_string_lossy().into_owned()))
+        };
+        let text = |text: &Option<String>| text.as_ref().map(|t| Value::from(t.as_str()));
+        let count = |n: Option<u64>| n.map(|n| Value::from(n as i64));
+        let small = |n: Option<u32>| n.map(Value::from);
+        let switch = |on: bool| on.then_some(Value::from(true));
+        let samples = &self.sample_prompt;
+        let keys = [
+            ("photos", path(&self.photos)),
+            ("concept", text(&self.concept)),
+            ("class", text(&self.class)),
+            ("base", path(&self.base)),
+            ("variant", text(&self.variant)),
+            ("method", text(&self.method)),
+            ("output", path(&self.output)),
+            ("steps", count(self.steps)),
+            ("seed", count(self.seed)),
+            ("vectors", small(self.vectors)),
+            ("initializer", text(&self.init)),
+            ("initializer_random", switch(self.init_random)),
+            ("templates", text(&self.templates)),
+            ("resolution", small(self.resolution)),
+            ("crop", text(&self.crop)),
+            ("flip", switch(self.flip)),
+            ("batch_size", small(self.batch_size)),
+            ("gradient_accumulation", small(self.gradient_accumulation)),
+            ("learning_rate", self.lr.map(Value::from)),
+            ("scale_learning_rate", switch(self.scale_lr)),
+            ("lr_schedule", text(&self.lr_schedule)),
+            ("warmup_steps", count(self.warmup_steps)),
+            ("max_grad_norm", self.max_grad_norm.map(Value::from)),
+            ("min_snr_gamma", self.min_snr_gamma.map(Value::from)),
+            ("gradient_checkpointing", switch(self.gradient_checkpointing)),
+            ("device", text(&self.device)),
+            ("precision", text(&self.precision)),
+            ("clip_skip", small(self.clip_skip)),
+            ("sample_prompts", (!samples.is_empty()).then(|| Value::from(samples.clone()))),
+            ("sample_every", count(self.sample_every)),
+            ("save_every", count(self.save_every)),
+        ];
+        let mut table: Table =
+            keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+        for setting in &self.set {
+            let (key, value) = parse_setting(setting)?;
+            table.insert(key, value);
+        }
+        Ok(table)
+    }
+}
+
+/// `personalize generate`.
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// Concept file, or NAME=FILE to call it by another word; may be given several times
+    #[arg(short, long, value_name = "[NAME=]FILE")]
+    concept: Vec<String>,
+    /// Folder of a Stable Diffusion 1.x or 2.x model
+    #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
+    base: Option<PathBuf>,
+    /// Variant of the base's weight files, e.g. fp16
+    #[arg(long)]
+    variant: Option<String>,
+    /// What to draw; may be given several times
+    #[arg(short, long)]
+    prompt: Vec<String>,
+    /// File with a prompt in each line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// What not to draw
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    negative_prompt: String,
+    /// Pictures of each prompt
+    #[arg(short = 'b', long, default_value_t = 1, visible_alias = "batch-count")]
+    count: u32,
+    /// Pictures drawn at once
+    #[arg(long, default_value_t = 1)]
+    batch_size: u32,
+    /// Of the first picture; picture i has seed + i [default: random, printed]
+    #[arg(short, long, allow_negative_numbers = true)]
+    seed: Option<i64>,
+    /// Denoising steps
+    #[arg(long, default_value_t = 30)]
+    steps: usize,
+    /// Scale of classifier-free guidance; 1 is none
+    #[arg(long, default_value_t = 7.5, visible_aliases = ["cfg-scale", "guidance-scale"])]
+    guidance: f64,
+    /// Pull guided predictions back to their own contrast, 0 to 1 (0.7 for zero-terminal-SNR models)
+    #[arg(long, default_value_t = 0.0)]
+    guidance_rescale: f64,
+    /// ddim, pndm, euler, `euler_a`, heun, dpm++2m or unipc; with `_karras` for Karras noise levels
+    #[arg(long, default_value = "dpm++2m", visible_alias = "sampling-method")]
+    sampler: String,
+    /// leading, trailing or linspace [default: the model's]
+    #[arg(long)]
+    spacing: Option<String>,
+    /// Karras noise levels
+    #[arg(long)]
+    karras: bool,
+    /// Width in pixels [default: the model's]
+    #[arg(short = 'W', long)]
+    width: Option<i64>,
+    /// Height in pixels [default: the model's]
+    #[arg(short = 'H', long)]
+    height: Option<i64>,
+    /// 2 leaves out the text encoder's last block
+    #[arg(long, default_value_t = 1)]
+    clip_skip: usize,
+    /// Cut prompts of more than 75 tokens instead of refusing them
+    #[arg(long)]
+    truncate: bool,
+    /// Write all pictures as one, too
+    #[arg(long)]
+    grid: bool,
+    /// Write no parameters into the pictures
+    #[arg(long)]
+    no_metadata: bool,
+    /// Replace pictures of the same name
+    #[arg(long)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", env = "PERSONALIZE_DEVICE")]
+    device: String,
+    /// auto, f32, bf16 or f16
+    #[arg(long, default_value = "auto")]
+    precision: String,
+    /// Folder, or one .png file for one picture
+    #[arg(short, long, default_value = "out")]
+    output: PathBuf,
+    /// How results are shown.
+    #[command(flatten)]
+    pub output_style: OutputStyle,
+}
+
+impl GenerateArgs {
+    /// What was asked for, with a seed drawn where none was given.
+    pub fn request(&self) -> Result<GenerateRequest> {
+        let Some(base) = self.base.clone() else {
+            return Err(pipelines::Error::Usage("base is not given; pass --base DIR".into()).into());
+        };
+        let mut prompts = self.prompt.clone();
+        if let Some(path) = &self.prompt_file {
+            prompts.extend(read_prompts(path)?);
+        }
+        let spacing =
+            self.spacing.as_deref().map(pipelines::generate::parse_spacing).transpose()?;
+        Ok(GenerateRequest {
+            base,
+            variant: self.variant.clone(),
+            concepts: self.concept.iter().map(|c| split_name(c)).collect(),
+            prompts,
+            negative_prompt: self.negative_prompt.clone(),
+            count: self.count,
+            batch_size: self.batch_size,
+            seed: u64::try_from(self.seed.unwrap_or(-1)).unwrap_or_else(|_| random_seed()),
+            steps: self.steps,
+            guidance: self.guidance,
+            guidance_rescale: self.guidance_rescale,
+            sampler: self.sampler.clone(),
+            spacing,
+            karras: self.karras,
+            width: self.width,
+            height: self.height,
+            clip_skip: self.clip_skip,
+            truncate: self.truncate,
+            grid: self.grid,
+            no_metadata: self.no_metadata,
+            force: self.force,
+            device: self.device.parse()?,
+            precision: self.precision.parse()?,
+            output: self.output.clone(),
+        })
+    }
+}
+
+/// `NAME=FILE` or `FILE`; a path may hold `=` itself.
+fn split_name(concept: &str) -> (Option<String>, PathBuf) {
+    match concept.split_once('=') {
+        Some((name, file)) if !name.contains('/') && !PathBuf::from(concept).exists() => {
+            (Some(name.to_owned()), file.into())
+        }
+        _ => (None, concept.into()),
+    }
+}
+
+fn read_prompts(path: &PathBuf) -> Result<Vec<String>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(source) => bail!(pipelines::Error::Io { path: path.clone(), verb: "read", source }),
+    };
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// A seed that fits in the 32 bits which every tool reads.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    std::hash::RandomState::new().build_hasher().finish() & 0xFFFF_FFFF
+}

@@ -1,0 +1,43 @@
+//! `personalize generate`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use pipelines::generate::{GeneratePlan, Progress as Step, generate};
+use serde_json::json;
+
+use crate::cli::GenerateArgs;
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Draws pictures; prints their paths.
+pub fn run(args: GenerateArgs) -> Result<ExitCode> {
+    let (quiet, as_json) = (args.output_style.quiet, args.output_style.json);
+    let request = args.request()?;
+    let seed = request.seed;
+    let plan = GeneratePlan::new(request)?;
+    let mut progress = Progress::new(quiet);
+    for text in plan.warnings() {
+        progress.warn(text);
+    }
+    progress.say(format!("seed {seed}"));
+    interrupt::listen()?;
+    let drawn = generate(&plan, &mut |event| {
+        match event {
+            Step::Phase(doing) => progress.say(doing),
+            Step::Step { done, total } => progress.step(done as u64, total as u64, ""),
+            Step::Picture(path) if !as_json => progress.above(|| println!("{}", path.display())),
+            Step::Picture(_) => {}
+        }
+        interrupt::flow()
+    });
+    progress.finish();
+    let drawn = drawn?;
+    if as_json {
+        println!(
+            "{}",
+            json!({ "seed": seed, "pictures": drawn.paths, "interrupted": drawn.interrupted })
+        );
+    }
+    Ok(if drawn.interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}

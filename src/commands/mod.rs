@@ -1,0 +1,28 @@
+//! One module a command.
+
+pub mod concept;
+pub mod doctor;
+pub mod generate;
+pub mod train;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+/// Writes a shell's completion script to stdout.
+#[expect(clippy::unnecessary_wraps, reason = "every command gives a result")]
+pub fn completions(shell: Shell) -> Result<ExitCode> {
+    let mut command = crate::cli::Cli::command();
+    clap_complete::generate(shell, &mut command, "personalize", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a base with random weights.
+pub fn random_base(like: &Path, output: &Path, precision: &str) -> Result<ExitCode> {
+    pipelines::random_base(like, output, precision.parse()?)?;
+    println!("{}", output.display());
+    Ok(ExitCode::SUCCESS)
+}

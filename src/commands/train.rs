@@ -1,0 +1,82 @@
+//! `personalize train`.
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use pipelines::config::TrainConfig;
+use pipelines::train::{Event, Observer, Outcome, TrainPlan, train};
+
+use crate::cli::TrainArgs;
+use crate::interrupt;
+use crate::progress::Progress;
+
+/// Trains a concept; prints its path.
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
+    let config = TrainConfig::resolve(args.config.as_deref(), args.overrides()?)?;
+    if args.print_config {
+        print!("{}", config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = TrainPlan::new(config, args.resume, args.force)?;
+    let mut show = Show {
+        progress: Progress::new(args.output_style.quiet),
+        json: args.output_style.json,
+        steps: 0,
+    };
+    for text in plan.warnings() {
+        let _ = show.on(&Event::Warning { text });
+    }
+    for line in plan.summary() {
+        show.progress.say(line);
+    }
+    interrupt::listen()?;
+    let outcome = train(&plan, &mut show);
+    show.progress.finish();
+    let (path, code) = match outcome? {
+        Outcome::Finished(path) => (path, ExitCode::SUCCESS),
+        Outcome::Interrupted(path) => {
+            show.progress.say("interrupted; go on with the same command and --resume");
+            (path, ExitCode::from(interrupt::EXIT_CODE))
+        }
+    };
+    if !show.json {
+        println!("{}", path.display());
+    }
+    Ok(code)
+}
+
+/// Shows events: bars and lines on stderr, or JSON lines on stdout.
+struct Show {
+    progress: Progress,
+    json: bool,
+    steps: u64,
+}
+
+impl Observer for Show {
+    fn on(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        if self.json {
+            println!("{}", serde_json::to_string(event).expect("events are plain data"));
+        }
+        match event {
+            Event::Phase { doing } => self.progress.say(doing),
+            Event::Start { from, steps, learning_rate, parameters } => {
+                self.steps = *steps;
+                let resumed = if *from > 0 { format!(" from step {from}") } else { String::new() };
+                self.progress.say(format!(
+                    "training {parameters} numbers for {steps} steps{resumed}, learning rate {learning_rate} in force"
+                ));
+            }
+            Event::Step(record) => {
+                let text = format!("loss {:.4} norm {:.3}", record.loss, record.norm);
+                self.progress.step(record.step, self.steps, &text);
+            }
+            Event::Sample { path } => self.progress.say(format!("sample {}", path.display())),
+            Event::Saved { path, step } => {
+                self.progress.say(format!("saved {} after step {step}", path.display()));
+            }
+            Event::Warning { text } => self.progress.warn(text),
+        }
+        interrupt::flow()
+    }
+}
