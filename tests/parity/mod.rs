@@ -5,6 +5,8 @@
 
 #![allow(dead_code)] // each test file uses its share
 
+pub mod base;
+
 use std::path::PathBuf;
 
 use models::clip::ClipText;
@@ -92,11 +94,15 @@ impl Fixture {
         torch_ext::from_bytes(view.data(), kind, &shape).unwrap()
     }
 
+    /// A text of the metadata.
+    pub fn text(&self, key: &str) -> String {
+        let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
+        header.metadata().as_ref().unwrap()[key].clone()
+    }
+
     /// A setting of the run, from the metadata.
     pub fn setting<T: serde::de::DeserializeOwned>(&self, key: &str) -> T {
-        let (_, header) = SafeTensors::read_metadata(&self.bytes).unwrap();
-        let text = &header.metadata().as_ref().unwrap()[key];
-        serde_json::from_str(text).unwrap()
+        serde_json::from_str(&self.text(key)).unwrap()
     }
 
     /// Fails where `ours` is further from Python's tensor `name` than `share` of its largest value.
