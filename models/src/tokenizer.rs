@@ -1,4 +1,4 @@
-//! CLIP's byte-pair tokenizer, from `vocab.json` and `merges.txt`.
+//! CLIP's byte-pair tokenizer, from `vocab.json` and `merges.txt` or from `tokenizer.json`.
 
 use std::fs;
 use std::ops::Range;
@@ -46,57 +46,43 @@ struct TokenizerConfig {
 }
 
 impl Tokenizer {
-    /// Reads `vocab.json`, `merges.txt` and, for the pad token and the length, `tokenizer_config.json` or
-    /// `special_tokens_map.json` of a `tokenizer/` folder.
+    /// Reads a `tokenizer/` folder: `vocab.json` and `merges.txt`, or the `tokenizer.json` that transformers 5
+    /// writes instead; the pad token and the length from `tokenizer_config.json` or
+    /// `special_tokens_map.json`.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let path = |name: &str| folder.join(name);
-        for name in ["vocab.json", "merges.txt"] {
-            if !path(name).is_file() {
-                return Err(ModelError::Missing {
-                    path: path(name),
-                    what: "a file of CLIP's tokenizer".into(),
-                    hint: "a model folder has tokenizer/vocab.json and tokenizer/merges.txt".into(),
-                });
-            }
-        }
-        let invalid = |e: &dyn std::fmt::Display| {
-            ModelError::invalid(folder, format!("vocab.json or merges.txt are not CLIP's: {e}"))
+        let (mut inner, source) = if path("vocab.json").is_file() && path("merges.txt").is_file() {
+            (from_vocabulary(folder)?, path("vocab.json"))
+        } else if path("tokenizer.json").is_file() {
+            (from_saved(&path("tokenizer.json"))?, path("tokenizer.json"))
+        } else {
+            return Err(ModelError::Missing {
+                path: folder.to_owned(),
+                what: "CLIP's vocabulary".into(),
+                hint: "a model folder has tokenizer/vocab.json and tokenizer/merges.txt, or \
+                       tokenizer/tokenizer.json"
+                    .into(),
+            });
         };
-        let text = |name: &str| path(name).to_string_lossy().into_owned();
-        let bpe = BPE::from_file(&text("vocab.json"), &text("merges.txt"))
-            .unk_token(END.to_owned())
-            .end_of_word_suffix("</w>".to_owned())
-            .continuing_subword_prefix(String::new())
-            .build()
-            .map_err(|e| invalid(&e))?;
-        let mut inner = HfTokenizer::new(bpe);
-        let spaces =
-            Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(|e| invalid(&e))?;
-        let normalizers = vec![NFC.into(), spaces.into(), Lowercase.into()];
-        inner.with_normalizer(Some(Normalizers::new(normalizers))).map_err(|e| invalid(&e))?;
-        let words =
-            Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)
-                .map_err(|e| invalid(&e))?;
-        let bytes = ByteLevel::new(false, true, true);
-        inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
-        inner
-            .add_special_tokens([AddedToken::from(START, true), AddedToken::from(END, true)])
-            .map_err(|e| invalid(&e))?;
-
         let config = Self::config(folder)?;
+        let pad = match config.pad_token {
+            Some(SpecialToken::Word(word) | SpecialToken::Object { content: word }) => word,
+            None => END.to_owned(),
+        };
         let id = |token: &str| {
             inner.token_to_id(token).map(i64::from).ok_or_else(|| {
-                ModelError::invalid(&path("vocab.json"), format!("the token {token} is not in it"))
+                ModelError::invalid(&source, format!("the token {token} is not in it"))
             })
         };
-        let (start, end) = (id(START)?, id(END)?);
-        let pad = match config.pad_token {
-            Some(SpecialToken::Word(word) | SpecialToken::Object { content: word }) => id(&word)?,
-            None => end,
-        };
+        let (start_id, end_id, pad_id) = (id(START)?, id(END)?, id(&pad)?);
+        // A pad token is special wherever it stands: with that of SD 2.x each `!` of a prompt is padding.
+        let special = [START, END, &pad].map(|token| AddedToken::from(token, true));
+        inner
+            .add_special_tokens(special)
+            .map_err(|e| ModelError::invalid(&source, e.to_string()))?;
         // Some files hold 1e30 for "no limit".
         let length = config.model_max_length.filter(|n| (1.0..1e4).contains(n)).unwrap_or(77.0);
-        Ok(Self { start, end, pad, length: length as usize, inner })
+        Ok(Self { start: start_id, end: end_id, pad: pad_id, length: length as usize, inner })
     }
 
     fn config(folder: &Path) -> Result<TokenizerConfig, ModelError> {
@@ -147,4 +133,40 @@ impl Tokenizer {
     pub fn length(&self) -> usize {
         self.length
     }
+}
+
+/// CLIP's tokenizer from its two published files.
+fn from_vocabulary(folder: &Path) -> Result<HfTokenizer, ModelError> {
+    let invalid = |e: &dyn std::fmt::Display| {
+        ModelError::invalid(folder, format!("vocab.json or merges.txt are not CLIP's: {e}"))
+    };
+    let text = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let bpe = BPE::from_file(&text("vocab.json"), &text("merges.txt"))
+        .unk_token(END.to_owned())
+        .end_of_word_suffix("</w>".to_owned())
+        .continuing_subword_prefix(String::new())
+        .build()
+        .map_err(|e| invalid(&e))?;
+    let mut tokenizer = HfTokenizer::new(bpe);
+    let spaces =
+        Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(|e| invalid(&e))?;
+    let normalizers = vec![NFC.into(), spaces.into(), Lowercase.into()];
+    tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(|e| invalid(&e))?;
+    let words =
+        Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)
+            .map_err(|e| invalid(&e))?;
+    let bytes = ByteLevel::new(false, true, true);
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+    Ok(tokenizer)
+}
+
+/// The same from one file with all stages in it.
+fn from_saved(path: &Path) -> Result<HfTokenizer, ModelError> {
+    let invalid =
+        |e: &dyn std::fmt::Display| ModelError::invalid(path, format!("not a tokenizer: {e}"));
+    let mut tokenizer = HfTokenizer::from_file(path).map_err(|e| invalid(&e))?;
+    // Saved after a padded call, the file would pad and cut every text.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|e| invalid(&e))?;
+    Ok(tokenizer)
 }

@@ -250,6 +250,16 @@ fn read_header(
     Ok(())
 }
 
+/// `fp16` of `stem.fp16.safetensors` and of the names that an index of shards has had.
+fn variant_of<'a>(name: &'a str, stem: &str) -> Option<&'a str> {
+    let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
+    let between = |prefix: &str, suffix: &str| rest.strip_prefix(prefix)?.strip_suffix(suffix);
+    between("safetensors.index.", ".json")
+        .or_else(|| between("safetensors.", ".index.json"))
+        .or_else(|| between("", ".safetensors.index.json"))
+        .or_else(|| between("", ".safetensors").filter(|variant| !variant.contains("-of-")))
+}
+
 /// The files that hold the weights: the named variant, else the plain file, else the only variant there is.
 fn weight_files(
     folder: &Path,
@@ -271,11 +281,9 @@ fn weight_files(
     };
     let find = |variant| candidates(variant).into_iter().find(|name| names.contains(name));
     let only_variant = || {
-        let (prefix, suffix) = (format!("{stem}."), ".safetensors");
-        let mut variants = names
-            .iter()
-            .filter_map(|name| name.strip_prefix(&prefix)?.strip_suffix(suffix))
-            .filter(|name| !name.contains("-of-"));
+        let variants: BTreeSet<&str> =
+            names.iter().filter_map(|name| variant_of(name, stem)).collect();
+        let mut variants = variants.into_iter();
         match (variants.next(), variants.next()) {
             (Some(variant), None) => find(Some(variant)),
             _ => None,
@@ -318,4 +326,40 @@ fn weight_files(
         }
     }
     Ok(shards.into_iter().map(|shard| folder.join(shard)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_a_variant_tells_it() {
+        let cases = [
+            ("model.fp16.safetensors", Some("fp16")),
+            ("model.safetensors.index.fp16.json", Some("fp16")),
+            ("model.fp16.safetensors.index.json", Some("fp16")),
+            ("model.safetensors.fp16.index.json", Some("fp16")),
+            ("model.fp16-00001-of-00002.safetensors", None),
+            ("model.safetensors", None),
+            ("model.safetensors.index.json", None),
+            ("config.json", None),
+        ];
+        for (name, variant) in cases {
+            assert_eq!(variant_of(name, "model"), variant, "{name}");
+        }
+    }
+
+    #[test]
+    fn shards_of_the_only_variant_are_found_without_naming_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards =
+            ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"];
+        for shard in shards {
+            fs::write(folder.path().join(shard), "").unwrap();
+        }
+        let index = format!(r#"{{"weight_map": {{"a": "{}", "b": "{}"}}}}"#, shards[0], shards[1]);
+        fs::write(folder.path().join("model.safetensors.index.fp16.json"), index).unwrap();
+        let found = weight_files(folder.path(), "model", None).unwrap();
+        assert_eq!(found, shards.map(|shard| folder.path().join(shard)));
+    }
 }

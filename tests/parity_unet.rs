@@ -1,0 +1,134 @@
+//! The U-Net against diffusers (`scripts/fixtures/unet.py`).
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod parity;
+
+use models::unet::{AttnProbe, Conditioning, CrossAttnContext, KeyValue, LayerId, UNet};
+use parity::{FAMILIES, Fixture, GRADIENTS, OUTPUTS, gradients, input, leaf, shared, unet};
+use tch::{Kind, Tensor};
+
+struct Case {
+    fixture: Fixture,
+    unet: UNet,
+    latents: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    FAMILIES.into_iter().map(|family| {
+        let fixture = Fixture::open(&format!("{family}/unet.safetensors"));
+        let width = fixture.tensor("context_gradient").size()[2];
+        Case {
+            timesteps: Tensor::from_slice(&fixture.setting::<Vec<i64>>("timesteps")),
+            unet: unet(family),
+            latents: input("unet/x", &[2, 4, 16, 16]),
+            context: leaf("unet/context", &[2, 77, width]),
+            fixture,
+        }
+    })
+}
+
+fn cotangent() -> Tensor {
+    input("unet/cotangent", &[2, 4, 16, 16])
+}
+
+#[test]
+fn each_sample_has_its_timestep_and_the_context_its_gradient() {
+    for Case { fixture, unet, latents, timesteps, context } in cases() {
+        let output = unet.forward(&latents, &timesteps, &shared(&context));
+        fixture.agrees("output", &output, OUTPUTS);
+        let gradient = &gradients(&output, &cotangent(), &[&context])[0];
+        fixture.agrees("context_gradient", gradient, GRADIENTS);
+    }
+}
+
+#[test]
+fn gradient_checkpointing_changes_nothing() {
+    for Case { fixture, unet, latents, timesteps, context } in cases() {
+        let unet = unet.with_gradient_checkpointing(true);
+        let output = unet.forward(&latents, &timesteps, &shared(&context));
+        fixture.agrees("output", &output, OUTPUTS);
+        let gradient = &gradients(&output, &cotangent(), &[&context])[0];
+        fixture.agrees("context_gradient", gradient, GRADIENTS);
+    }
+}
+
+#[test]
+fn timesteps_may_be_fractions_or_one_for_all() {
+    for Case { fixture, unet, latents, context, .. } in cases() {
+        let (context, _no_grad) = (shared(&context), tch::no_grad_guard());
+        let fractions: Vec<f32> = fixture.setting("float_timesteps");
+        let output = unet.forward(&latents, &Tensor::from_slice(&fractions), &context);
+        fixture.agrees("output_float_timesteps", &output, OUTPUTS);
+        let one: i64 = fixture.setting("scalar_timestep");
+        let output = unet.forward(&latents, &Tensor::from_slice(&[one]), &context);
+        fixture.agrees("output_scalar_timestep", &output, OUTPUTS);
+    }
+}
+
+#[test]
+fn sizes_that_do_not_halve_evenly_come_back_whole() {
+    for Case { fixture, unet, context, .. } in cases() {
+        let (context, _no_grad) = (shared(&context.narrow(0, 0, 1)), tch::no_grad_guard());
+        let timestep = Tensor::from_slice(&[fixture.setting::<i64>("awkward_timestep")]);
+        for (height, width) in [(18, 20), (20, 12)] {
+            let latents = input(&format!("unet/x_{height}x{width}"), &[1, 4, height, width]);
+            let output = unet.forward(&latents, &timestep, &context);
+            fixture.agrees(&format!("output_{height}x{width}"), &output, OUTPUTS);
+        }
+    }
+}
+
+#[test]
+fn every_layer_reads_its_own_keys_and_values() {
+    for Case { fixture, unet, latents, timesteps, context } in cases() {
+        let draw = |what: &str| -> Vec<Tensor> {
+            let name = |i| format!("unet/{what}/{i}");
+            (0..unet.layer_count()).map(|i| leaf(&name(i), &context.size())).collect()
+        };
+        let (keys, values) = (draw("key"), draw("value"));
+        let layers = keys.iter().zip(&values).map(|(key, value)| KeyValue {
+            key: key.shallow_clone(),
+            value: value.shallow_clone(),
+        });
+        let layers = Conditioning::context(CrossAttnContext::PerLayer(layers.collect()));
+        let output = unet.forward(&latents, &timesteps, &layers);
+        fixture.agrees("per_layer.output", &output, OUTPUTS);
+
+        let rows = Tensor::from_slice(&fixture.setting::<Vec<i64>>("gradient_rows"));
+        for (what, leaves) in [("key", &keys), ("value", &values)] {
+            let leaves: Vec<&Tensor> = leaves.iter().collect();
+            let gradient = Tensor::stack(&gradients(&output, &cotangent(), &leaves), 0); // [16, B, S, D]
+            let name = format!("per_layer.{what}_gradient_rows");
+            fixture.agrees(&name, &gradient.index_select(2, &rows), GRADIENTS);
+        }
+    }
+}
+
+/// Keeps each layer's attention to each token, averaged over heads and pixels.
+#[derive(Default)]
+struct Means(Vec<(usize, Tensor)>);
+
+impl AttnProbe for Means {
+    fn observe(&mut self, layer: LayerId, probs: &Tensor) {
+        self.0.push((layer.index(), probs.mean_dim([1i64, 2].as_slice(), false, Kind::Float)));
+    }
+}
+
+#[test]
+fn a_probe_sees_the_attention_of_every_layer_and_its_gradient() {
+    for Case { fixture, unet, latents, timesteps, context } in cases() {
+        let mut means = Means::default();
+        let output = unet.forward_probed(&latents, &timesteps, &shared(&context), &mut means);
+        fixture.agrees("output", &output, OUTPUTS);
+        assert!(means.0.iter().map(|(layer, _)| *layer).eq(0..unet.layer_count()));
+        let means: Vec<Tensor> = means.0.into_iter().map(|(_, mean)| mean).collect();
+        let means = Tensor::stack(&means, 0); // [16, B, S]
+        fixture.agrees("attention_means", &means, OUTPUTS);
+        let cotangent = input("unet/means_cotangent", &means.size());
+        let gradient = &gradients(&means, &cotangent, &[&context])[0];
+        fixture.agrees("attention_means_gradient", gradient, GRADIENTS);
+    }
+}
