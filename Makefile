@@ -17,7 +17,7 @@ endif
 .PHONY: help setup build demo lint test bench fixtures clean distclean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 setup: ## check the tools; find, link or install libtorch (.libtorch)
 	@scripts/setup.sh

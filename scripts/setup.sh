@@ -104,6 +104,10 @@ put_in_place() { # the folder, its set
   if [[ -e $home || -L $home ]]; then mv "$home" "$old"; fi
   mv "$1" "$home"
   rm -rf "$fresh" "$old"
+  # A torch-sys that was built with the CUDA library beside it goes on linking to it: have it look again.
+  if [[ ! -e $home/torch/lib/libtorch_cuda.so ]]; then
+    rm -rf "${CARGO_TARGET_DIR:-target}"/*/{build,.fingerprint}/torch-sys*
+  fi
 }
 
 link_python() { # links the PyTorch of python3 where it is the right one; false where it is not
@@ -164,10 +168,10 @@ install_wheel() { # the set
   pip=$!
   if ! wait "$pip"; then pip=; fail "$(why_pip_failed "$fresh/trouble")"; fi
   pip=
-  if [[ $1 == cpu ]]; then
-    # Half of the wheel is CUDA kernels, which do not load without NVIDIA's libraries, and tests and tools for Python.
-    (cd "$fresh/root/torch" && rm -rf bin lib/libtorch_cuda*.so lib/libc10_cuda.so lib/libtorch_nvshmem.so \
-      lib/libcaffe2_nvrtc.so lib/libtorch_python.so)
+  rm -rf "$fresh/root/torch/bin" "$fresh/root/triton" # test programs, and a compiler for Python's use: 0.7 GB
+  if [[ $1 == cpu ]]; then # half of the wheel is CUDA kernels, which do not load without NVIDIA's libraries
+    (cd "$fresh/root/torch/lib" && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so \
+      libtorch_python.so)
   fi
   trouble=$(fault_of "$fresh/root/torch")
   [[ -z $trouble ]] || fail "the installed wheel $trouble: report this"
@@ -190,7 +194,7 @@ provide_libtorch() {
   if [[ -z $(fault_of "$home/torch") ]]; then
     have=$(cat "$home/set" 2>/dev/null || echo cpu)
     if [[ $have == cuda || $want == cpu ]]; then say "libtorch $torch ($have) is ready"; return; fi
-    say "this machine has an NVIDIA driver, but the libtorch here is without CUDA (LIBTORCH_SET=cpu keeps it)"
+    say "the libtorch here is the cpu set, and an NVIDIA driver asks for cuda (LIBTORCH_SET=cpu keeps it)"
   fi
   link_python "$want" || install_wheel "$want"
 }

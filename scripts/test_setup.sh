@@ -107,6 +107,15 @@ links_the_pytorch_of_python3() {
   check "a link that leads nowhere is replaced" pip_runs 1
   check "and works" succeeded
 }
+losing_the_cuda_library_makes_torch_sys_look_again() {
+  mkdir -p "$root/target/release/build/torch-sys-1/out" "$root/target/release/build/other-1"
+  setup LIBTORCH_SET=cuda
+  check "it is kept while the library is there" holds target/release/build/torch-sys-1
+  rm -r "$root/.libtorch"
+  setup
+  check "it is built again without the library" lacks target/release/build/torch-sys-1
+  check "nothing else is" holds target/release/build/other-1
+}
 passes_over_a_pytorch_of_another_version() {
   libtorch "$root/site/torch" 2.10.0
   setup PYTHON_TORCH="$root/site/torch"
