@@ -25,13 +25,13 @@ pub enum Command {
         after_help = "Example:\n  personalize train --photos photos/cat --concept '<cat>' --class cat \
                             --base MODEL --steps 300 --seed 1 --output runs/cat"
     )]
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Draw pictures of one or several concepts
     #[command(
         after_help = "Example:\n  personalize generate --concept runs/cat/cat.safetensors --base MODEL \
                             --prompt 'a photo of <cat> in the snow' --seed 7 --count 4 --output out/"
     )]
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Work with concept files
     Concept {
         /// What to do with it.

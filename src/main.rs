@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     quiet_panics();
     let result = match cli.command {
-        Command::Train(args) => commands::train::run(args),
-        Command::Generate(args) => commands::generate::run(args),
+        Command::Train(args) => commands::train::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
         Command::Concept { command: ConceptCommand::Inspect { file, json } } => {
             commands::concept::inspect(&file, json)
         }

@@ -11,7 +11,7 @@ use crate::interrupt;
 use crate::progress::Progress;
 
 /// Draws pictures; prints their paths.
-pub fn run(args: GenerateArgs) -> Result<ExitCode> {
+pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let (quiet, as_json) = (args.output_style.quiet, args.output_style.json);
     let request = args.request()?;
     let seed = request.seed;

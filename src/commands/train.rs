@@ -12,7 +12,7 @@ use crate::interrupt;
 use crate::progress::Progress;
 
 /// Trains a concept; prints its path.
-pub fn run(args: TrainArgs) -> Result<ExitCode> {
+pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let config = TrainConfig::resolve(args.config.as_deref(), args.overrides()?)?;
     if args.print_config {
         print!("{}", config.to_toml());
