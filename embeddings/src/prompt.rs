@@ -149,11 +149,13 @@ impl PromptTokens {
         }
         if let Some(&(_, byte)) = tokens.get(limit) {
             if overflow == Overflow::Refuse {
+                // A token may be a part of a character.
+                let start = (0..=byte).rfind(|&i| prompt.is_char_boundary(i)).unwrap_or(0);
                 return Err(PromptError::TooLong {
                     prompt: prompt.to_owned(),
                     found: tokens.len(),
                     limit,
-                    beyond: prompt[byte..].trim().to_owned(),
+                    beyond: prompt[start..].trim().to_owned(),
                 });
             }
             let cut = tokens.drain(limit..).find_map(|(token, _)| match token {
