@@ -1,5 +1,7 @@
 //! Concept files: ours there and back, other tools' forms, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Prompts with concepts in them: where slots stand, what is refused, and what CLIP is given.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
