@@ -1,37 +1,59 @@
 //! The few layers that all networks here are made of. Every one can be built frozen from a checkpoint.
 
 use serde::Deserialize;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
+use torch_ext::{FrozenConv2d, FrozenLinear};
 
 use crate::params::Params;
 
 /// `y = x Wᵀ + b` over the last axis.
-pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+pub(crate) enum Linear {
+    /// Laid out once for the CPU's kernels.
+    Frozen(FrozenLinear),
+    /// libtorch's plain operator.
+    Plain { weight: Tensor, bias: Option<Tensor> },
 }
 
 impl Linear {
     pub(crate) fn new(params: &Params, inputs: i64, outputs: i64) -> Self {
         let weight = params.get("weight", &[outputs, inputs]);
-        Self { weight, bias: Some(params.get("bias", &[outputs])) }
+        Self::of(weight, Some(params.get("bias", &[outputs])))
     }
 
     pub(crate) fn without_bias(params: &Params, inputs: i64, outputs: i64) -> Self {
-        Self { weight: params.get("weight", &[outputs, inputs]), bias: None }
+        Self::of(params.get("weight", &[outputs, inputs]), None)
+    }
+
+    fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
+        if packs(&weight) {
+            let frozen = FrozenLinear::new(&weight, bias.as_ref());
+            return Self::Frozen(frozen.expect("a weight of rank two"));
+        }
+        Self::Plain { weight, bias }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        match self {
+            Self::Frozen(layer) => layer.forward(x),
+            Self::Plain { weight, bias } => x.linear(weight, bias.as_ref()),
+        }
     }
 }
 
+/// Whether a weight is laid out anew for oneDNN, once: a frozen one on the CPU. A trainable weight stays
+/// the leaf that it is, and CUDA has no use for it.
+fn packs(weight: &Tensor) -> bool {
+    !weight.requires_grad()
+        && weight.device() == Device::Cpu
+        && matches!(weight.kind(), Kind::Float | Kind::BFloat16)
+}
+
 /// A two-dimensional convolution.
-pub(crate) struct Conv2d {
-    weight: Tensor,
-    bias: Tensor,
-    stride: i64,
-    padding: i64,
+pub(crate) enum Conv2d {
+    /// Laid out once for the CPU's kernels.
+    Frozen(FrozenConv2d),
+    /// libtorch's plain operator.
+    Plain { weight: Tensor, bias: Tensor, stride: i64, padding: i64 },
 }
 
 impl Conv2d {
@@ -49,16 +71,25 @@ impl Conv2d {
         padding: i64,
     ) -> Self {
         let weight = params.get("weight", &[outputs, inputs, kernel, kernel]);
+        let bias = params.get("bias", &[outputs]);
+        if packs(&weight) {
+            let frozen = FrozenConv2d::new(&weight, Some(&bias), stride, padding);
+            return Self::Frozen(frozen.expect("a weight of rank four"));
+        }
         // Channels-last kernels are several times faster here, and the layout spreads from the weights
         // through the whole network. A trainable weight stays the leaf that it is.
         let weight =
             if weight.requires_grad() { weight } else { torch_ext::channels_last(&weight) };
-        Self { weight, bias: params.get("bias", &[outputs]), stride, padding }
+        Self::Plain { weight, bias, stride, padding }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+        match self {
+            Self::Frozen(layer) => layer.forward(x),
+            Self::Plain { weight, bias, stride, padding } => {
+                x.conv2d(weight, Some(bias), [*stride; 2], [*padding; 2], [1, 1], 1)
+            }
+        }
     }
 }
 

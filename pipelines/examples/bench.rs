@@ -1,0 +1,223 @@
+//! Times our own steps: `bench train|denoise BASE f32|bf16|f16 WARMUP RUNS [THREADS]` writes one line of JSON.
+//!
+//! It runs `train` and `generate` themselves and reads the clock between the steps that they report; `scripts/bench.py`
+//! puts the figures beside PyTorch's. Each sample is wall seconds, own CPU seconds and the cores that others used
+//! meanwhile; the peak is that of the timed steps. Linux only: it reads `/proc`.
+
+use std::error::Error;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use pipelines::config::{Table, TrainConfig, Value};
+use pipelines::generate::{GeneratePlan, GenerateRequest, Progress, generate};
+use pipelines::train::{Event, Observer, TrainPlan, train};
+use pipelines::{DeviceChoice, Precision};
+
+const TICKS_A_SECOND: f64 = 100.0;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [what, base, precision, warmup, runs, rest @ ..] = &args[..] else {
+        return Err("give: train|denoise BASE f32|bf16|f16 WARMUP RUNS [THREADS]".into());
+    };
+    if let Some(threads) = rest.first() {
+        torch_ext::set_threads(threads.parse()?);
+    }
+    let base = Path::new(base);
+    let mut steps = Steps::new(warmup.parse()?, runs.parse()?);
+    let scratch = tempfile::tempdir()?;
+    match what.as_str() {
+        "train" => time_training(base, precision, scratch.path(), &mut steps)?,
+        "denoise" => time_denoising(base, precision, scratch.path(), &mut steps)?,
+        other => return Err(format!("'{other}' is neither train nor denoise").into()),
+    }
+    println!("{}", steps.report(what, precision));
+    Ok(())
+}
+
+/// Textual inversion on one photo with the defaults: batch 1, cached latents, AdamW on one vector.
+fn time_training(
+    base: &Path,
+    precision: &str,
+    scratch: &Path,
+    steps: &mut Steps,
+) -> Result<(), Box<dyn Error>> {
+    let photos = scratch.join("photos");
+    fs::create_dir(&photos)?;
+    let photo = image::RgbImage::from_fn(512, 512, |x, y| {
+        image::Rgb([(x / 2) as u8, (y / 2) as u8, ((x * y) / 1024) as u8])
+    });
+    photo.save(photos.join("photo.png"))?;
+    let text = |s: &str| Value::String(s.to_owned());
+    let path = |p: &Path| text(&p.to_string_lossy());
+    let overrides = Table::from_iter(
+        [
+            ("photos", path(&photos)),
+            ("concept", text("<toy>")),
+            ("class", text("toy")),
+            ("base", path(base)),
+            ("device", text("cpu")),
+            ("precision", text(precision)),
+            ("output", path(&scratch.join("run"))),
+            ("steps", Value::Integer(steps.all() as i64)),
+            ("save_every", Value::Integer(0)),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    let plan = TrainPlan::new(TrainConfig::resolve(None, overrides)?, false, false)?;
+    train(&plan, steps)?;
+    Ok(())
+}
+
+/// DDIM with classifier-free guidance, stopped before the picture is decoded.
+fn time_denoising(
+    base: &Path,
+    precision: &str,
+    scratch: &Path,
+    steps: &mut Steps,
+) -> Result<(), Box<dyn Error>> {
+    let plan = GeneratePlan::new(GenerateRequest {
+        base: base.to_owned(),
+        variant: None,
+        concepts: Vec::new(),
+        prompts: vec!["a photo of a cat on the beach".to_owned()],
+        negative_prompt: String::new(),
+        count: 1,
+        batch_size: 1,
+        seed: 1,
+        steps: steps.all() + 1,
+        guidance: 7.5,
+        guidance_rescale: 0.0,
+        sampler: "ddim".to_owned(),
+        spacing: None,
+        karras: false,
+        width: None,
+        height: None,
+        clip_skip: 1,
+        truncate: false,
+        grid: false,
+        no_metadata: true,
+        force: false,
+        device: DeviceChoice::Cpu,
+        precision: precision.parse::<Precision>()?,
+        output: scratch.to_owned(),
+    })?;
+    generate(&plan, &mut |progress| match progress {
+        Progress::Step { .. } => steps.step(),
+        _ => {
+            steps.start();
+            ControlFlow::Continue(())
+        }
+    })?;
+    Ok(())
+}
+
+impl Observer for Steps {
+    fn on(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match event {
+            // The loop ends by itself after the last step.
+            Event::Step(_) => drop(self.step()),
+            Event::Phase { .. } | Event::Start { .. } => self.start(),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Clocks at one moment, in seconds.
+#[derive(Clone, Copy)]
+struct Clocks {
+    wall: Instant,
+    own: f64,
+    machine: f64,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        let ticks = |text: &str, skip: usize, fields: &[usize]| -> f64 {
+            let numbers: Vec<f64> =
+                text.split_whitespace().skip(skip).map(|n| n.parse().unwrap_or(0.0)).collect();
+            fields.iter().filter_map(|&i| numbers.get(i)).sum::<f64>() / TICKS_A_SECOND
+        };
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The command's name, in brackets, may hold spaces; user and system time are fields 14 and 15.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let all = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let cpu = all.lines().next().unwrap_or_default();
+        Self {
+            wall: Instant::now(),
+            own: ticks(after_name, 11, &[0, 1]),
+            machine: ticks(cpu, 1, &[0, 1, 2, 5, 6]), // user, nice, system, irq, softirq
+        }
+    }
+}
+
+/// The samples of a run: a warm-up that is thrown away, then as many as were asked for.
+struct Steps {
+    warmup: usize,
+    runs: usize,
+    seen: usize,
+    last: Clocks,
+    first_s: f64,
+    samples: Vec<[f64; 3]>,
+    peak_mb: f64,
+}
+
+impl Steps {
+    fn new(warmup: usize, runs: usize) -> Self {
+        let last = Clocks::now();
+        Self { warmup, runs, seen: 0, last, first_s: 0.0, samples: Vec::new(), peak_mb: 0.0 }
+    }
+
+    fn all(&self) -> usize {
+        self.warmup + self.runs
+    }
+
+    fn start(&mut self) {
+        self.last = Clocks::now();
+    }
+
+    /// A step has ended; stops after the last.
+    fn step(&mut self) -> ControlFlow<()> {
+        let (now, last) = (Clocks::now(), self.last);
+        let wall = now.wall.duration_since(last.wall).as_secs_f64();
+        let own = now.own - last.own;
+        self.seen += 1;
+        if self.seen == 1 {
+            self.first_s = wall;
+        }
+        if self.seen > self.warmup {
+            self.samples.push([wall, own, ((now.machine - last.machine - own) / wall).max(0.0)]);
+            self.peak_mb = status_mb("VmHWM:");
+        } else if self.seen == self.warmup {
+            let _ = fs::write("/proc/self/clear_refs", "5"); // the peak starts anew
+        }
+        self.last = Clocks::now();
+        if self.seen < self.all() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    fn report(&self, what: &str, precision: &str) -> serde_json::Value {
+        let rounded: Vec<Vec<f64>> = self
+            .samples
+            .iter()
+            .map(|s| s.iter().map(|x| (x * 1e4).round() / 1e4).collect())
+            .collect();
+        serde_json::json!({
+            "cmd": what,
+            "dtype": precision,
+            "threads": torch_ext::threads(),
+            "samples": rounded,
+            "first_call_s": self.first_s,
+            "peak_mb": self.peak_mb.round(),
+        })
+    }
+}
+
+fn status_mb(field: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    kilobytes.unwrap_or(f64::NAN) / 1024.0
+}
