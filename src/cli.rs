@@ -10,7 +10,7 @@ use pipelines::generate::GenerateRequest;
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
