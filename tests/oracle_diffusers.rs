@@ -1,11 +1,12 @@
 //! Our networks and samplers against the `diffusers` crate: the same mathematics, written in Rust by others.
 //!
 //! Weights are drawn under the crate's own parameter names and saved; each side loads the file in its own way.
-//! Its VAE has the attention names of 2022, so the loading of those is tested along the way. Its text encoder
-//! exists only at full size, and its resnets always have 32 groups.
+//! Its VAE has the attention names of 2022, so the loading of those is tested along the way. Its resnets always
+//! have 32 groups.
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use diffusers::models::unet_2d::{BlockConfig, UNet2DConditionModel, UNet2DConditionModelConfig};
@@ -18,6 +19,8 @@ use diffusers::schedulers::dpmsolver_multistep::{
 use diffusers::schedulers::euler_ancestral_discrete::{
     EulerAncestralDiscreteScheduler, EulerAncestralDiscreteSchedulerConfig,
 };
+use diffusers::transformers::clip::{self, ClipTextTransformer};
+use models::clip::{ClipText, ClipTextConfig};
 use models::params::{ParamSource, Params};
 use models::samplers::{SamplerConfig, SamplerKind, build};
 use models::schedule::{BetaSchedule, FinalSigmas, PredictionType, ScheduleConfig};
@@ -26,7 +29,7 @@ use models::unet::{Conditioning, CrossAttnContext, KeyValue, UNet, UNetConfig};
 use models::vae::{Vae, VaeConfig};
 use models::weights::Checkpoint;
 use serde_json::json;
-use tch::nn::VarStore;
+use tch::nn::{Module, VarStore};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
 
@@ -170,6 +173,51 @@ fn the_unets_of_sd1_and_of_sd2_predict_alike() {
             );
         }
     }
+}
+
+/// The crate's own parameters, for a network of ours beside it.
+struct Theirs(HashMap<String, Tensor>);
+
+impl ParamSource for Theirs {
+    fn parameter(&self, name: &str, shape: &[i64]) -> Tensor {
+        let parameter = &self.0[name];
+        assert_eq!(parameter.size(), shape, "{name}");
+        parameter.shallow_clone()
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.0.get(name).map(Tensor::size)
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Float
+    }
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+}
+
+#[test]
+fn the_text_encoder_of_sd1_reads_alike() {
+    let _generator = generator();
+    reseed();
+    let mut weights = VarStore::new(Device::Cpu);
+    // There is no smaller one in the crate, so no file is written: both sides share the parameters.
+    let theirs = ClipTextTransformer::new(weights.root(), &clip::Config::v1_5());
+    weights.freeze();
+    let config: ClipTextConfig = serde_json::from_value(json!({
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "vocab_size": 49408,
+    }))
+    .unwrap();
+    let parameters = Theirs(weights.variables());
+    let ours = ClipText::new(&Params::root(&parameters), &config);
+    let ids = Tensor::randint(49408, [2, 77], (Kind::Int64, Device::Cpu));
+    agree("the text encoder of SD 1", &ours.forward(&ids), &theirs.forward(&ids));
 }
 
 /// What stands for a network: not linear in the latents, periodic in time.
