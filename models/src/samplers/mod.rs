@@ -1,7 +1,8 @@
 //! Samplers: from noise to latents, one model evaluation at a time.
 //!
 //! Each walks the trajectory of the scheduler of the same name in Python's diffusers 0.42, made there by
-//! `Scheduler.from_config(pipe.scheduler.config)`; `dpm2` and `lms` are those of the Rust crate `diffusers`. A loop over one reads
+//! `Scheduler.from_config(pipe.scheduler.config)`. `dpm2` and `lms` are those of the Rust crate `diffusers`. A
+//! loop over one reads
 //!
 //! ```text
 //! let mut x = noise * sampler.initial_noise_scale();
@@ -41,7 +42,8 @@ pub struct SamplerConfig {
 
 /// A walk from noise to latents. It holds its place, so one is built for each image or batch.
 pub trait Sampler {
-    /// The timestep of each model evaluation, in order. Heun and DPM2 evaluate twice a step, Euler may lie between two.
+    /// The timestep of each model evaluation, in order. Heun and DPM2 evaluate twice a step, Euler may lie
+    /// between two.
     fn timesteps(&self) -> &[f64];
 
     /// What standard normal noise is multiplied by to start.
