@@ -20,10 +20,14 @@ pub enum SamplerKind {
     DpmPlusPlus2M,
     /// `UniPC`, predictor and corrector (Zhao et al. 2023).
     UniPc,
+    /// DPM-Solver-2 over noise levels: two evaluations a step (Karras et al. 2022, algorithm 2, without churn).
+    Dpm2,
+    /// Linear multistep of order 4 over noise levels.
+    Lms,
 }
 
 /// Every sampler with the spellings that it answers to; the first is its name.
-const NAMES: [(SamplerKind, &[&str]); 7] = [
+const NAMES: [(SamplerKind, &[&str]); 9] = [
     (SamplerKind::Ddim, &["ddim"]),
     (SamplerKind::Pndm, &["pndm", "plms"]),
     (SamplerKind::Euler, &["euler"]),
@@ -31,6 +35,8 @@ const NAMES: [(SamplerKind, &[&str]); 7] = [
     (SamplerKind::Heun, &["heun"]),
     (SamplerKind::DpmPlusPlus2M, &["dpm++2m", "dpmpp_2m"]),
     (SamplerKind::UniPc, &["unipc"]),
+    (SamplerKind::Dpm2, &["dpm2", "kdpm2"]),
+    (SamplerKind::Lms, &["lms", "k_lms"]),
 ];
 
 impl SamplerKind {
@@ -44,6 +50,8 @@ impl SamplerKind {
             Self::Heun => "heun",
             Self::DpmPlusPlus2M => "dpm++2m",
             Self::UniPc => "unipc",
+            Self::Dpm2 => "dpm2",
+            Self::Lms => "lms",
         }
     }
 
@@ -137,6 +145,8 @@ mod tests {
             ("DPM++ 2M Karras", SamplerKind::DpmPlusPlus2M, Some(true)),
             ("dpm++2m_karras", SamplerKind::DpmPlusPlus2M, Some(true)),
             ("UniPC", SamplerKind::UniPc, None),
+            ("DPM2", SamplerKind::Dpm2, None),
+            ("LMS Karras", SamplerKind::Lms, Some(true)),
         ] {
             assert_eq!(
                 name.parse::<SamplerName>().unwrap(),
@@ -157,6 +167,6 @@ mod tests {
     fn an_unknown_sampler_names_the_near_and_all() {
         let message = "eulr".parse::<SamplerKind>().unwrap_err().to_string();
         assert!(message.contains("did you mean `euler`"), "{message}");
-        assert!(message.ends_with("heun, dpm++2m, unipc, dpm++2m_karras"), "{message}");
+        assert!(message.ends_with("heun, dpm++2m, unipc, dpm2, lms, dpm++2m_karras"), "{message}");
     }
 }

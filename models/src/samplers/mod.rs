@@ -1,7 +1,8 @@
 //! Samplers: from noise to latents, one model evaluation at a time.
 //!
 //! Each walks the trajectory of the scheduler of the same name in Python's diffusers 0.42, made there by
-//! `Scheduler.from_config(pipe.scheduler.config)`. A loop over one reads
+//! `Scheduler.from_config(pipe.scheduler.config)`. `dpm2` and `lms` are those of the Rust crate `diffusers`. A
+//! loop over one reads
 //!
 //! ```text
 //! let mut x = noise * sampler.initial_noise_scale();
@@ -11,6 +12,7 @@
 //! }
 //! ```
 
+mod adapted;
 mod ddim;
 mod euler;
 mod heun;
@@ -40,7 +42,8 @@ pub struct SamplerConfig {
 
 /// A walk from noise to latents. It holds its place, so one is built for each image or batch.
 pub trait Sampler {
-    /// The timestep of each model evaluation, in order. Heun evaluates twice a step, Euler may lie between two.
+    /// The timestep of each model evaluation, in order. Heun and DPM2 evaluate twice a step, Euler may lie
+    /// between two.
     fn timesteps(&self) -> &[f64];
 
     /// What standard normal noise is multiplied by to start.
@@ -79,6 +82,7 @@ pub fn build(
         SamplerKind::Heun => Box::new(heun::Heun::new(&sampling)?),
         SamplerKind::DpmPlusPlus2M => Box::new(multistep::DpmPlusPlus2M::new(&sampling)?),
         SamplerKind::UniPc => Box::new(unipc::UniPc::new(&sampling)?),
+        SamplerKind::Dpm2 | SamplerKind::Lms => Box::new(adapted::Adapted::new(&sampling)?),
     })
 }
 
@@ -89,6 +93,8 @@ struct Sampling<'a> {
     steps: usize,
     spacing: TimestepSpacing,
     karras: bool,
+    /// The first and the last, unless `trained_betas` name them all.
+    betas: (f64, f64),
     alpha_bar: Vec<f32>,
 }
 
@@ -99,7 +105,7 @@ impl<'a> Sampling<'a> {
         sampler: &SamplerConfig,
         steps: usize,
     ) -> Result<Self, ScheduleError> {
-        use SamplerKind::{Ddim, EulerAncestral, Heun, Pndm};
+        use SamplerKind::{Ddim, Dpm2, EulerAncestral, Heun, Lms, Pndm};
         let train = config.num_train_timesteps;
         if steps == 0 || steps > train {
             let expected = format!("expected 1 to {train}, the number of timesteps of training");
@@ -110,10 +116,12 @@ impl<'a> Sampling<'a> {
             _ => TimestepSpacing::Linspace,
         };
         let has_karras = !matches!(kind, Ddim | Pndm | EulerAncestral);
-        let default_betas = if kind == Heun { (0.000_85, 0.012) } else { COMMON_BETAS };
-        // Python's PNDM and Heun know no such key and go on without it.
-        let zero_snr = config.rescale_betas_zero_snr && !matches!(kind, Pndm | Heun);
-        let mut alpha_bar = config.alpha_bar(default_betas, zero_snr)?;
+        let (start, end) =
+            if matches!(kind, Heun | Dpm2) { (0.000_85, 0.012) } else { COMMON_BETAS };
+        let betas = (config.beta_start.unwrap_or(start), config.beta_end.unwrap_or(end));
+        // These know no such key in Python and go on without it.
+        let zero_snr = config.rescale_betas_zero_snr && !matches!(kind, Pndm | Heun | Dpm2 | Lms);
+        let mut alpha_bar = config.alpha_bar(betas, zero_snr)?;
         if zero_snr && kind != Ddim {
             // Close to zero, so that the first noise level is finite: 4096.
             alpha_bar[train - 1] = 2f32.powi(-24);
@@ -124,13 +132,11 @@ impl<'a> Sampling<'a> {
             steps,
             spacing: sampler.spacing.or(config.timestep_spacing).unwrap_or(default_spacing),
             karras: has_karras && sampler.karras.or(config.use_karras_sigmas).unwrap_or(false),
+            betas,
             alpha_bar,
         };
         if sampler.karras == Some(true) && !has_karras {
-            return Err(sampling.refuse(
-                "Karras noise levels",
-                "take euler, heun, dpm++2m or unipc, or leave them out",
-            ));
+            return Err(sampling.refuse_karras());
         }
         if sampler.eta != 0.0 && kind != Ddim {
             return Err(sampling
@@ -142,11 +148,13 @@ impl<'a> Sampling<'a> {
 
     /// Settings of the file that would change the trajectory and that no sampler here follows.
     fn check_file(&self) -> Result<(), ScheduleError> {
-        use SamplerKind::{Ddim, DpmPlusPlus2M, Euler, EulerAncestral, Heun, Pndm, UniPc};
+        use SamplerKind::{
+            Ddim, Dpm2, DpmPlusPlus2M, Euler, EulerAncestral, Heun, Lms, Pndm, UniPc,
+        };
         let (file, kind) = (self.config, self.kind);
         let hint = "remove it from the scheduler's configuration or choose another sampler";
         let solver = matches!(kind, DpmPlusPlus2M | UniPc);
-        let spread = solver || matches!(kind, Euler | Heun);
+        let spread = solver || matches!(kind, Euler | Heun | Dpm2 | Lms);
         let refused = [
             ("thresholding", file.thresholding, solver || kind == Ddim),
             ("use_exponential_sigmas", file.use_exponential_sigmas, spread),
@@ -159,7 +167,8 @@ impl<'a> Sampling<'a> {
                 return Err(self.refuse(format!("{key} true"), hint));
             }
         }
-        if file.prediction_type == PredictionType::Sample && matches!(kind, Pndm | EulerAncestral) {
+        let no_sample = matches!(kind, Pndm | EulerAncestral | Dpm2 | Lms);
+        if file.prediction_type == PredictionType::Sample && no_sample {
             return Err(self.refuse("prediction_type sample", "choose another sampler"));
         }
         let expected = [
@@ -192,6 +201,10 @@ impl<'a> Sampling<'a> {
             setting: setting.into(),
             hint: hint.to_owned(),
         }
+    }
+
+    fn refuse_karras(&self) -> ScheduleError {
+        self.refuse("Karras noise levels", "take euler, heun, dpm++2m or unipc, or leave them out")
     }
 
     fn final_sigmas(&self) -> FinalSigmas {
@@ -231,6 +244,7 @@ fn times(x: &Tensor, factor: f32) -> Tensor {
 #[allow(clippy::unwrap_used)] // a test that panics says so
 mod tests {
     use super::*;
+    use crate::schedule::BetaSchedule;
     use tch::Device;
 
     fn refusal(
@@ -283,6 +297,57 @@ mod tests {
         let flow = ScheduleConfig { use_flow_sigmas: Some(true), ..ScheduleConfig::default() };
         let message = refusal(SamplerKind::UniPc, &flow, SamplerConfig::default(), 10);
         assert!(message.contains("use_flow_sigmas true"), "{message}");
+    }
+
+    #[test]
+    fn the_crate_s_samplers_refuse_where_python_s_go_another_way() {
+        let file = ScheduleConfig::default;
+        let said = SamplerConfig::default;
+        for kind in [SamplerKind::Dpm2, SamplerKind::Lms] {
+            for (schedule, sampler, steps, words) in [
+                (file(), said(), 1, "expected at least 2"),
+                (
+                    file(),
+                    SamplerConfig { spacing: Some(TimestepSpacing::Trailing), ..said() },
+                    10,
+                    "ask for linspace spacing",
+                ),
+                (
+                    ScheduleConfig { timestep_spacing: Some(TimestepSpacing::Leading), ..file() },
+                    said(),
+                    10,
+                    "ask for linspace spacing",
+                ),
+                (file(), SamplerConfig { karras: Some(true), ..said() }, 10, "Karras noise levels"),
+                (
+                    ScheduleConfig { use_karras_sigmas: Some(true), ..file() },
+                    said(),
+                    10,
+                    "Karras noise levels",
+                ),
+                (
+                    ScheduleConfig { trained_betas: Some(vec![0.01; 1000]), ..file() },
+                    said(),
+                    10,
+                    "trained_betas",
+                ),
+                (
+                    ScheduleConfig { beta_schedule: BetaSchedule::SquaredcosCapV2, ..file() },
+                    said(),
+                    10,
+                    "squaredcos_cap_v2",
+                ),
+                (
+                    ScheduleConfig { prediction_type: PredictionType::Sample, ..file() },
+                    said(),
+                    10,
+                    "prediction_type sample",
+                ),
+            ] {
+                let message = refusal(kind, &schedule, sampler, steps);
+                assert!(message.contains(words), "{message}");
+            }
+        }
     }
 
     #[test]
