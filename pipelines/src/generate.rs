@@ -281,8 +281,11 @@ fn run(
         }
     }
     if request.grid {
-        let columns =
-            if contexts.len() > 1 { request.count } else { (pictures as f64).sqrt().ceil() as u32 };
+        // A row a prompt where both vary, else as square as can be.
+        let columns = match (contexts.len(), request.count) {
+            (2.., 2..) => request.count,
+            _ => (pictures as f64).sqrt().ceil() as u32,
+        };
         let path = request.output.join(format!("grid-{}.png", request.seed));
         drawn.paths.push(picture::write(&path, &picture::grid(&all, columns), None, existing)?);
     }
