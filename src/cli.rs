@@ -204,7 +204,7 @@ pub struct TrainArgs {
     #[arg(long)]
     pub resume: bool,
     /// Overwrite the run in --output
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     pub force: bool,
     /// Print the resolved configuration and stop
     #[arg(long)]

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod interrupt;
+mod output;
 mod progress;
 
 use std::process::ExitCode;
@@ -14,8 +15,28 @@ use cli::{Cli, Command, ConceptCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    quiet_panics();
-    let result = match cli.command {
+    quiet_panics(&cli.command);
+    // `pipelines` turns libtorch's failures into errors; what still arrives here is a fault of ours.
+    let result = std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let message = text.unwrap_or_default();
+        Err(pipelines::Error::Fault { doing: "starting", message }.into())
+    });
+    result.unwrap_or_else(|error| match error.downcast_ref::<pipelines::Error>() {
+        Some(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+        None => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Concept { command: ConceptCommand::Inspect { file, json } } => {
@@ -26,18 +47,17 @@ fn main() -> ExitCode {
         Command::RandomBase { like, output, precision } => {
             commands::random_base(&like, &output, &precision)
         }
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::from(
-            error.downcast_ref::<pipelines::Error>().map_or(1, pipelines::Error::exit_code),
-        )
-    })
+    }
 }
 
-/// libtorch's failures arrive as panics that `pipelines` turns into errors; their traces are for developers.
-fn quiet_panics() {
-    if std::env::var_os("RUST_BACKTRACE").is_none() {
+/// libtorch's failures arrive as panics; their traces are for those who ask for them with -v.
+fn quiet_panics(command: &Command) {
+    let verbose = match command {
+        Command::Train(args) => args.output_style.verbose,
+        Command::Generate(args) => args.output_style.verbose,
+        _ => 0,
+    };
+    if verbose == 0 {
         std::panic::set_hook(Box::new(|_| {}));
     }
 }

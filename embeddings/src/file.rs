@@ -19,6 +19,8 @@ use crate::TextualInversion;
 /// The version of this layout; a file with a higher one is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// Textual Inversion, the method whose concepts are plain token vectors.
+const METHOD: &str = "ti";
 const TENSOR: &str = "emb_params";
 const VERSION_KEY: &str = "personalize.format_version";
 const RECORD_KEY: &str = "personalize.concept";
@@ -131,7 +133,7 @@ pub enum Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The operating system refused.
-    #[error("{path}: cannot be {verb}: {source}", path = path.display())]
+    #[error("{path}: cannot be {verb}: {source}{}", models::advice(.source), path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -208,8 +210,13 @@ impl ConceptFile {
                     .into(),
             ));
         }
-        let not_a_concept =
-            |e: &dyn std::fmt::Display| invalid(format!("not a whole safetensors file ({e})"));
+        if bytes.is_empty() || bytes.starts_with(b"version https://git-lfs") {
+            let what = if bytes.is_empty() { "an empty file" } else { "a Git LFS pointer" };
+            return Err(invalid(format!("{what} and not a concept; copy or fetch it again")));
+        }
+        let not_a_concept = |e: &dyn std::fmt::Display| {
+            invalid(format!("not a whole safetensors file ({e}); copy or fetch it again"))
+        };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not_a_concept(&e))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| not_a_concept(&e))?;
         let metadata = header.metadata().clone().unwrap_or_default();
@@ -222,7 +229,8 @@ impl ConceptFile {
         names.sort_unstable();
         let [key] = names[..] else {
             return Err(invalid(format!(
-                "a concept is one tensor, but this file holds {}: {}",
+                "a concept is one tensor [vectors, width], but this file holds {}: {}; give the file of a \
+                 Textual Inversion for Stable Diffusion 1.x or 2.x",
                 names.len(),
                 names.iter().take(6).copied().collect::<Vec<_>>().join(", ")
             )));
@@ -235,24 +243,33 @@ impl ConceptFile {
         };
         if rows == 0 || width == 0 {
             return Err(invalid(format!(
-                "a concept is a tensor of shape [vectors, width], but {key} is {:?}",
+                "a concept is a tensor of shape [vectors, width], but {key} is {:?}; give the file of a Textual \
+                 Inversion",
                 view.shape()
             )));
         }
         let values = floats(view.dtype(), view.data()).ok_or_else(|| {
-            invalid(format!("the tensor {key} is {:?}; floating point was expected", view.dtype()))
+            invalid(format!("the tensor {key} is {:?}, but floating point was expected; give the file of a Textual Inversion", view.dtype()))
         })?;
         if let Some(at) = values.iter().position(|x| !x.is_finite()) {
             return Err(invalid(format!(
-                "vector {} holds {}; the training that wrote it had diverged",
+                "vector {} holds {}: the training that wrote it had diverged; train it again with a lower \
+                 learning rate",
                 at / width + 1,
                 values[at]
             )));
         }
         let (record, origin) = match metadata.get(RECORD_KEY) {
             Some(json) => {
-                let record = serde_json::from_str(json)
-                    .map_err(|e| invalid(format!("its metadata is damaged: {e}")))?;
+                let record: ConceptRecord = serde_json::from_str(json).map_err(|e| {
+                    invalid(format!("its metadata is damaged ({e}); copy or train it again"))
+                })?;
+                if record.method != METHOD {
+                    let method = record.method.escape_debug();
+                    return Err(invalid(format!(
+                        "a concept of the method '{method}', but this version reads '{METHOD}'; update personalize"
+                    )));
+                }
                 (record, Origin::Native)
             }
             None => (foreign_record(path, key), Origin::Foreign { key: key.to_owned() }),
@@ -333,7 +350,7 @@ fn foreign_record(path: &Path, key: &str) -> ConceptRecord {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let token = if generic { format!("<{stem}>") } else { key.to_owned() };
     ConceptRecord {
-        method: "ti".to_owned(),
+        method: METHOD.to_owned(),
         token,
         class: None,
         base: None,

@@ -38,6 +38,10 @@ pub enum Overflow {
     Truncate,
 }
 
+/// Bytes of a placeholder: with the extension and a temporary name's number it stays below what file systems
+/// allow.
+const LONGEST_PLACEHOLDER: usize = 100;
+
 /// A prompt or placeholder that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
@@ -55,7 +59,8 @@ pub enum PromptError {
     },
     /// More tokens than the text encoder reads.
     #[error(
-        "the prompt '{prompt}' has {found} tokens, but {limit} fit; beyond the end: '{beyond}'; shorten it or pass --truncate"
+        "the prompt '{}' has {found} tokens, but {limit} fit; beyond the end: '{beyond}'; shorten it (generate cuts it with --truncate)",
+        start_of(prompt)
     )]
     TooLong {
         /// The prompt.
@@ -69,7 +74,8 @@ pub enum PromptError {
     },
     /// Truncation would cut a concept.
     #[error(
-        "the prompt '{prompt}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front"
+        "the prompt '{}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front",
+        start_of(prompt)
     )]
     ConceptCutOff {
         /// The prompt.
@@ -80,7 +86,7 @@ pub enum PromptError {
         placeholder: String,
     },
     /// A word that cannot stand for a concept.
-    #[error("the concept's word '{word}' {why}; use a word such as <my-cat>")]
+    #[error("the concept's word '{}' {why}; use a word such as <my-cat>", start_of(&word.escape_debug().to_string()))]
     BadPlaceholder {
         /// The word.
         word: String,
@@ -95,6 +101,14 @@ pub enum PromptError {
     },
 }
 
+/// Enough of a prompt to know it by.
+fn start_of(prompt: &str) -> String {
+    match prompt.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", prompt[..end].trim_end()),
+        None => prompt.to_owned(),
+    }
+}
+
 /// Refuses words that a tokenizer could not find again in a prompt.
 pub fn check_placeholder(word: &str) -> Result<(), PromptError> {
     let why = if word.is_empty() {
@@ -103,6 +117,10 @@ pub fn check_placeholder(word: &str) -> Result<(), PromptError> {
         "holds white space"
     } else if word.chars().any(char::is_control) {
         "holds control characters"
+    } else if word.len() > LONGEST_PLACEHOLDER {
+        "is longer than the name of its file can be"
+    } else if word.contains(['<', '>']) && placeholders_in(word).next() != Some(word) {
+        "has an angle bracket that does not enclose it"
     } else if word.starts_with("<|") {
         "looks like a special token of the tokenizer"
     } else if word.contains(['/', '\\', '\0']) {

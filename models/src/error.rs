@@ -16,7 +16,7 @@ pub enum ModelError {
         hint: String,
     },
     /// The operating system refused.
-    #[error("{path}: cannot be read: {source}", path = path.display())]
+    #[error("{path}: cannot be read: {source}{}", advice(.source), path = path.display())]
     Io {
         /// The path that was read.
         path: PathBuf,
@@ -47,8 +47,30 @@ pub enum ModelError {
     #[error("{0}")]
     Incomplete(String),
     /// libtorch refused (a wrong device, out of memory).
-    #[error(transparent)]
-    Torch(#[from] tch::TchError),
+    #[error("libtorch: {0}")]
+    Libtorch(String),
+}
+
+/// What to do about a failure of the operating system, as the end of a sentence; empty where nothing is known.
+pub fn advice(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::NotFound => "; check the path",
+        Kind::NotADirectory | Kind::AlreadyExists => "; a file is where a folder was expected",
+        Kind::IsADirectory => "; give a file, not a folder",
+        Kind::PermissionDenied => "; change its permissions or use another place",
+        Kind::ReadOnlyFilesystem => "; use another place",
+        Kind::StorageFull | Kind::QuotaExceeded => "; free some space or use another place",
+        Kind::FileTooLarge => "; raise the limit on file sizes or use another place",
+        Kind::InvalidData => "; save it as UTF-8 text",
+        _ => "",
+    }
+}
+
+impl From<tch::TchError> for ModelError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Libtorch(error.to_string().lines().next().unwrap_or_default().to_owned())
+    }
 }
 
 impl ModelError {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tch::{Device, Kind};
 
 use crate::ModelError;
@@ -74,6 +75,16 @@ impl ModelFolder {
         };
         folder.unet.check()?;
         folder.vae.check()?;
+        let (width, heads) =
+            (folder.text_encoder.hidden_size, folder.text_encoder.num_attention_heads);
+        if width % heads != 0 {
+            return Err(ModelError::Unsupported {
+                part: "text_encoder",
+                key: "num_attention_heads",
+                found: heads.to_string(),
+                expected: "a number that divides hidden_size",
+            });
+        }
         let (text, unet) = (folder.text_encoder.hidden_size, folder.unet.cross_attention_dim);
         if text != unet {
             let what = format!(
@@ -95,6 +106,18 @@ impl ModelFolder {
         full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned()
     }
 
+    /// Reads the tables of contents of all weight files, so that damaged ones are found before any work.
+    pub fn check_weights(&self) -> Result<(), ModelError> {
+        for (part, stem) in [
+            ("text_encoder", "model"),
+            ("unet", "diffusion_pytorch_model"),
+            ("vae", "diffusion_pytorch_model"),
+        ] {
+            self.checkpoint(part, stem, Kind::Float, Device::Cpu)?;
+        }
+        Ok(())
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         Tokenizer::open(&self.path.join("tokenizer"))
@@ -105,6 +128,13 @@ impl ModelFolder {
         let weights = self.checkpoint("text_encoder", "model", kind, device)?;
         let network = ClipText::new(&Params::root(&weights), &self.text_encoder);
         weights.report()?.require_complete()?;
+        let (rows, ids) = (network.token_table().size()[0], self.tokenizer()?.ids());
+        if rows < ids {
+            let what = format!(
+                "the tokenizer has {ids} tokens, but the text encoder knows {rows}; use parts that belong together"
+            );
+            return Err(ModelError::invalid(&self.path, what));
+        }
         Ok(network)
     }
 
@@ -155,12 +185,58 @@ impl ModelFolder {
 /// Python writes infinities into this file, which are no JSON; the schedule reads it itself.
 fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
     let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
+    if !text.trim_start().starts_with('{') {
+        return Err(ModelError::invalid(path, "not a scheduler's configuration; fetch it again"));
+    }
     ScheduleConfig::from_json(&text).map_err(|e| ModelError::invalid(path, e.to_string()))
 }
 
 fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
-    serde_json::from_str(&text).map_err(|e| {
-        ModelError::invalid(path, format!("not the configuration that was expected: {e}"))
-    })
+    let invalid = |e: serde_json::Error| {
+        let what = format!("not the configuration that was expected ({e}); fetch it again");
+        ModelError::invalid(path, what)
+    };
+    let value: Value = serde_json::from_str(&text).map_err(invalid)?;
+    for key in SIZES {
+        let Some(size) = value.get(key) else { continue };
+        if !is_size(size) {
+            let what = format!(
+                "{key} is {size}, but sizes from 1 to {LARGEST_SIZE} were expected; fetch it again"
+            );
+            return Err(ModelError::invalid(path, what));
+        }
+    }
+    serde_json::from_value(value).map_err(invalid)
+}
+
+/// Far above any network of this kind, far below what overflows.
+const LARGEST_SIZE: i64 = 1 << 20;
+
+/// Keys whose numbers become shapes of tensors: checked once here, so that no network is built of zeros.
+const SIZES: [&str; 15] = [
+    "attention_head_dim",
+    "block_out_channels",
+    "cross_attention_dim",
+    "hidden_size",
+    "in_channels",
+    "intermediate_size",
+    "latent_channels",
+    "layers_per_block",
+    "max_position_embeddings",
+    "norm_num_groups",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "out_channels",
+    "sample_size",
+    "vocab_size",
+];
+
+/// A number in range, a list of such, or nothing.
+fn is_size(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(all) => !all.is_empty() && all.iter().all(is_size),
+        number => number.as_i64().is_some_and(|n| (1..=LARGEST_SIZE).contains(&n)),
+    }
 }

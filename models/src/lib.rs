@@ -19,4 +19,4 @@ pub mod unet;
 pub mod vae;
 pub mod weights;
 
-pub use error::ModelError;
+pub use error::{ModelError, advice};

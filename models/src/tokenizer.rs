@@ -114,6 +114,11 @@ impl Tokenizer {
         encoding.get_ids().iter().map(|&id| i64::from(id)).zip(spans).collect()
     }
 
+    /// How many ids there are: one more than the largest.
+    pub fn ids(&self) -> i64 {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1)
+    }
+
     /// The id before every prompt.
     pub fn start(&self) -> i64 {
         self.start

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-use torch_ext::MappedFile;
+use torch_ext::{MappedFile, TorchError};
 
 use crate::ModelError;
 use crate::params::ParamSource;
@@ -140,11 +140,13 @@ impl Checkpoint {
         for miss in &mut missing {
             let closeness =
                 |name: &&String| (strsim::normalized_levenshtein(&miss.name, name) * 1e6) as u64;
-            miss.nearest = unused.iter().max_by_key(closeness).cloned();
+            let alike = unused.iter().filter(|name| closeness(name) > 500_000);
+            miss.nearest = alike.max_by_key(closeness).cloned();
         }
         let folder = self.files.first().and_then(|(path, _)| path.parent());
         let folder = folder.unwrap_or(Path::new("")).to_owned();
-        Ok(LoadReport { loaded: taken.len(), missing, unused, folder })
+        let loaded = taken.len() - missing.iter().filter(|miss| miss.found.is_some()).count();
+        Ok(LoadReport { loaded, missing, unused, folder })
     }
 
     /// One row of a two-dimensional tensor, read alone; nothing where there is no such tensor or row.
@@ -165,8 +167,14 @@ impl Checkpoint {
 
     fn read(&self, entry: &Entry, shape: &[i64]) -> Result<Tensor, ModelError> {
         let (path, map) = &self.files[entry.file];
-        map.tensor(entry.bytes.clone(), entry.kind, shape, self.kind, self.device)
-            .map_err(|e| ModelError::invalid(path, e.to_string()))
+        map.tensor(entry.bytes.clone(), entry.kind, shape, self.kind, self.device).map_err(
+            |error| match error {
+                TorchError::Libtorch { message, .. } => {
+                    ModelError::Libtorch(message.lines().next().unwrap_or_default().to_owned())
+                }
+                error => ModelError::invalid(path, error.to_string()),
+            },
+        )
     }
 }
 
@@ -224,6 +232,9 @@ fn read_header(
     if bytes.starts_with(b"version https://git-lfs") {
         let what = "a Git LFS pointer and not the weights; run `git lfs pull` in the model folder";
         return Err(ModelError::invalid(path, what));
+    }
+    if bytes.is_empty() {
+        return Err(ModelError::invalid(path, "an empty file; fetch it again"));
     }
     let (header, _) = SafeTensors::read_metadata(bytes).map_err(|e| invalid(e.to_string()))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;

@@ -23,9 +23,13 @@ pub struct Base {
 
 impl Base {
     /// Opens the base at `path`: a folder, or the id of a model that the Hugging Face cache on this machine
-    /// holds (`stable-diffusion-v1-5/stable-diffusion-v1-5`). Nothing is fetched.
+    /// holds (`stable-diffusion-v1-5/stable-diffusion-v1-5`). Nothing is fetched, and no weight is read: the
+    /// record has no sketch until [`Base::check_weights`].
     pub fn open(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
         let cached = if path.exists() { None } else { cached_snapshot(path) };
+        if !path.exists() && cached.is_none() && looks_like_an_id(path) {
+            return Err(Error::NotFetched { id: path.to_string_lossy().into_owned() });
+        }
         let folder = ModelFolder::open(cached.as_deref().unwrap_or(path), variant)?;
         let scheduler = &folder.scheduler;
         let prediction_type = match scheduler.prediction_type {
@@ -42,9 +46,17 @@ impl Base {
             width: folder.text_encoder.hidden_size,
             prediction_type: prediction_type.to_owned(),
             resolution: native_resolution(&folder),
-            sketch: folder.token_sketch(&SKETCH_ROWS, 2)?,
+            sketch: Vec::new(),
         };
         Ok(Self { folder, record })
+    }
+
+    /// Finds damaged weight files before any work, and reads the few numbers that tell this base's vocabulary
+    /// from another's.
+    pub fn check_weights(&mut self) -> Result<(), Error> {
+        self.folder.check_weights()?;
+        self.record.sketch = self.folder.token_sketch(&SKETCH_ROWS, 2)?;
+        Ok(())
     }
 
     /// The side of the pictures that the base was trained on, in pixels.
@@ -52,10 +64,10 @@ impl Base {
         self.record.resolution
     }
 
-    /// Refuses pictures whose sides the base cannot divide.
-    pub(crate) fn check_size(&self, width: i64, height: i64) -> Result<(), Error> {
+    /// Refuses pictures whose sides, called by these names, the base cannot divide.
+    pub(crate) fn check_size(&self, sides: &[(&str, i64)]) -> Result<(), Error> {
         let f = self.folder.vae.downscale();
-        for (side, pixels) in [("width", width), ("height", height)] {
+        for &(side, pixels) in sides {
             if pixels < f || pixels % f != 0 {
                 let near = ((pixels + f / 2) / f * f).max(f);
                 return Err(Error::Usage(format!(
@@ -63,15 +75,28 @@ impl Base {
                 )));
             }
             if pixels > 8192 {
-                let text = format!("the {side} is {pixels} pixels; at most 8192 can be drawn");
+                let text = format!(
+                    "the {side} is {pixels} pixels, but at most 8192 can be drawn; use less"
+                );
                 return Err(Error::Usage(text));
             }
         }
         Ok(())
     }
 
-    /// Refuses a concept of another width; returns a warning where the vocabularies differ.
-    pub fn check(&self, concept: &ConceptFile) -> Result<Option<String>, Error> {
+    /// Refuses to leave out more blocks of the text encoder than it has.
+    pub(crate) fn check_clip_skip(&self, clip_skip: usize) -> Result<(), Error> {
+        let blocks = self.folder.text_encoder.num_hidden_layers;
+        if clip_skip as i64 > blocks {
+            return Err(Error::Usage(format!(
+                "clip skip {clip_skip} was asked for, but the base's text encoder has {blocks} blocks; use 1 or 2"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses a concept of another width, by the configurations alone.
+    pub fn check_width(&self, concept: &ConceptFile) -> Result<(), Error> {
         let token = &concept.record.token;
         let (have, want) = (concept.width() as i64, self.record.width);
         if have != want {
@@ -86,17 +111,38 @@ impl Base {
                 }
             )));
         }
-        Ok(concept.record.base.as_ref().filter(|base| !base.same_vocabulary(&self.record)).map(|base| {
+        Ok(())
+    }
+
+    /// A warning where the concept was trained with another vocabulary; needs [`Base::check_weights`].
+    pub fn compare_vocabulary(&self, concept: &ConceptFile) -> Option<String> {
+        let token = &concept.record.token;
+        concept.record.base.as_ref().filter(|base| !base.same_vocabulary(&self.record)).map(|base| {
             format!(
                 "the concept {token} was trained on {}, whose vocabulary differs from that of {}; it may not look the same",
                 base.name, self.record.name
             )
-        }))
+        })
     }
 }
 
 fn native_resolution(folder: &ModelFolder) -> i64 {
     folder.unet.sample_size.unwrap_or(64) * folder.vae.downscale()
+}
+
+/// `owner/name`, where no folder `owner` makes it a mistyped path.
+fn looks_like_an_id(path: &Path) -> bool {
+    let parts: Vec<_> = path.components().collect();
+    let [std::path::Component::Normal(owner), std::path::Component::Normal(name)] = parts[..]
+    else {
+        return false;
+    };
+    let plain = |part: &std::ffi::OsStr| {
+        part.to_str().is_some_and(|text| {
+            text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        })
+    };
+    plain(owner) && plain(name) && !Path::new(owner).exists()
 }
 
 /// The snapshot of a model id in the Hugging Face cache, if it is there.

@@ -72,10 +72,14 @@ impl TrainConfig {
     pub fn resolve(file: Option<&Path>, overrides: Table) -> Result<Self, Error> {
         let mut from_file = Table::new();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-            from_file = text
-                .parse()
-                .map_err(|e| Error::Usage(format!("{}: not TOML: {e}", path.display())))?;
+            let name = path.display();
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Error::Usage(format!("{name}: cannot be read: {e}{}", models::advice(&e)))
+            })?;
+            from_file = text.parse().map_err(|e: toml::de::Error| {
+                let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+                Error::Usage(format!("{name}: line {line} is not TOML: {}", e.message().trim()))
+            })?;
         }
         let method = |table: &Table| table.get("method").and_then(Value::as_str).map(str::to_owned);
         let method = method(&overrides).or_else(|| method(&from_file)).unwrap_or("ti".to_owned());
@@ -97,7 +101,11 @@ impl TrainConfig {
             }
         }
         table.try_into().map_err(|e: toml::de::Error| {
-            Error::Usage(format!("configuration: {}", e.to_string().trim().replace('\n', " ")))
+            let text = e.to_string().trim().replace('\n', " ");
+            let text = ["u64", "u32", "usize"]
+                .iter()
+                .fold(text, |text, kind| text.replace(kind, "a whole number of 0 or more"));
+            Error::Usage(format!("configuration: {}", text.replace("f64", "a number")))
         })
     }
 

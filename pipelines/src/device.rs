@@ -52,8 +52,8 @@ impl DeviceChoice {
             Self::Cuda(n) => Err(Error::Usage(format!(
                 "device cuda:{n} was asked for, but {}; use --device cpu",
                 match found {
-                    0 => format!("there is no CUDA device here ({})", cuda_state()),
-                    _ => format!("there are only {found}"),
+                    0 => format!("there is none here: {}", cuda_state().trim_end_matches('.')),
+                    _ => format!("there are only {found}, counted from 0"),
                 }
             ))),
         }

@@ -28,7 +28,15 @@ pub enum Error {
     Templates(#[from] TemplateError),
     /// A base that cannot be used.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
+    /// A model that is not on this machine.
+    #[error(
+        "{id} is neither a folder nor a model in the Hugging Face cache of this machine, and nothing is fetched from the network; run `hf download {id}` first, or give the folder of a model"
+    )]
+    NotFetched {
+        /// What looks like the id of a model.
+        id: String,
+    },
     /// A scheduler or sampler that cannot be used.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -51,17 +59,20 @@ pub enum Error {
     },
     /// A loss that is no number.
     #[error(
-        "the loss of step {step} is not a number; {} as it was before that step; lower --lr, or use --precision f32",
-        match saved { Some(path) => format!("the concept was kept in {}", path.display()), None => "nothing was saved".to_owned() }
+        "the training diverged: the loss, gradient or update of step {step} is not finite; {}",
+        match saved {
+            Some(path) => format!("the last good concept is in {}; lower --lr, or use --precision f32", path.display()),
+            None => "nothing was saved; lower --lr, use --precision f32, or fetch the base again if f32 was in use".to_owned(),
+        }
     )]
     Diverged {
         /// The optimiser step.
         step: u64,
-        /// Where the last good concept is.
+        /// Where the concept as it was before is, if it had learnt anything by then.
         saved: Option<PathBuf>,
     },
     /// The operating system refused.
-    #[error("{path}: cannot be {verb}: {source}", path = path.display())]
+    #[error("{path}: cannot be {verb}: {source}{}", models::advice(.source), path = path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -73,6 +84,25 @@ pub enum Error {
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// A fault of this program.
+    #[error(
+        "a fault in personalize while {doing}: {message}; please report it with the output of -v"
+    )]
+    Fault {
+        /// What was being done.
+        doing: &'static str,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Libtorch(message) => Self::from_libtorch(&message, "reading the base"),
+            error => Self::Model(error),
+        }
+    }
 }
 
 impl Error {
@@ -82,11 +112,19 @@ impl Error {
             Self::Usage(_) | Self::Prompt(_) | Self::Templates(_) | Self::Schedule(_) => 2,
             Self::Concept(FileError::Io { verb: "written", .. })
             | Self::Picture(_)
-            | Self::Io { .. }
-            | Self::Torch(_) => 1,
+            | Self::Torch(_)
+            | Self::Fault { .. } => 1,
+            Self::Io { verb, .. } => {
+                if *verb == "read" {
+                    3
+                } else {
+                    1
+                }
+            }
             Self::Photos(_) | Self::Model(_) | Self::Concept(_) => 3,
             Self::Incompatible(_) => 4,
             Self::OutOfMemory { .. } => 5,
+            Self::NotFetched { .. } => 6,
             Self::Diverged { .. } => 7,
         }
     }
@@ -101,12 +139,21 @@ impl Error {
 
     /// tch panics where libtorch fails; this turns the message of such a panic into an error.
     pub(crate) fn from_panic(message: &str, doing: &'static str) -> Self {
+        // `called Result::unwrap() on an Err value: Torch("MESSAGE\nException raised from ...")`
+        match message.split_once("Torch(\"") {
+            Some((_, quoted)) => Self::from_libtorch(quoted, doing),
+            None => Self::Fault { doing, message: message.replace('\n', " ") },
+        }
+    }
+
+    fn from_libtorch(message: &str, doing: &'static str) -> Self {
         let memory = ["out of memory", "can't allocate memory", "not enough memory"];
         if memory.iter().any(|needle| message.contains(needle)) {
-            Self::OutOfMemory { doing }
-        } else {
-            Self::Torch(format!("{} (while {doing})", message.lines().next().unwrap_or_default()))
+            return Self::OutOfMemory { doing };
         }
+        let end = message.find("\\n").or_else(|| message.find('\n')).unwrap_or(message.len());
+        let first = message[..end].trim_end_matches(['.', '"', ')']).replace("\\\"", "\"");
+        Self::Torch(format!("{first} (while {doing})"))
     }
 }
 

@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::error::guarded;
+use crate::output::prepare_folder;
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
 use crate::train::TrainPlan;
 use crate::{Base, DeviceChoice, Error, Guidance, Precision, denoise};
@@ -130,13 +131,14 @@ impl GeneratePlan {
     pub fn new(request: GenerateRequest) -> Result<Self, Error> {
         check_numbers(&request)?;
         let device = request.device.resolve()?;
-        let base = Base::open(&request.base, request.variant.as_deref())?;
+        let mut base = Base::open(&request.base, request.variant.as_deref())?;
         let (width, height) = (
             request.width.unwrap_or(base.resolution()),
             request.height.unwrap_or(base.resolution()),
         );
-        base.check_size(width, height)?;
-        let (concepts, used, warnings) = read_concepts(&request.concepts, &base)?;
+        base.check_size(&[("width", width), ("height", height)])?;
+        base.check_clip_skip(request.clip_skip)?;
+        let (concepts, used, warnings) = read_concepts(&request.concepts, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
         let config = SamplerConfig {
@@ -287,7 +289,9 @@ fn run(
             _ => (pictures as f64).sqrt().ceil() as u32,
         };
         let path = request.output.join(format!("grid-{}.png", request.seed));
-        drawn.paths.push(picture::write(&path, &picture::grid(&all, columns), None, existing)?);
+        let path = picture::write(&path, &picture::grid(&all, columns), None, existing)?;
+        let _ = observer(Progress::Picture(&path)); // nothing is left to stop
+        drawn.paths.push(path);
     }
     drawn.interrupted = false;
     Ok(drawn)
@@ -347,7 +351,8 @@ impl Painter<'_> {
     }
 }
 
-/// Draws one picture of a run in training; the VAE is read for it and leaves again.
+/// Draws one picture of a run in training; the VAE is read for it and leaves again. False where `on_step`
+/// stopped it.
 pub(crate) fn sample_picture(
     plan: &TrainPlan,
     conditioner: &Conditioner,
@@ -355,7 +360,8 @@ pub(crate) fn sample_picture(
     concept: &TextualInversion,
     prompt: &str,
     path: &Path,
-) -> Result<(), Error> {
+    on_step: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<bool, Error> {
     let folder = &plan.base.folder;
     let side = i64::from(plan.photos.photos[0].pixels.width());
     let sampling = Sampling {
@@ -376,12 +382,12 @@ pub(crate) fn sample_picture(
         };
         let (context, negative) = (encode(prompt)?, encode("")?);
         let seeds = [plan.config.seed];
-        let mut on_step = |_, _| ControlFlow::Continue(());
-        let drawn = painter.draw(&sampling, &context, &negative, &seeds, &mut on_step)?;
-        for pixels in drawn.into_iter().flatten() {
+        let drawn = painter.draw(&sampling, &context, &negative, &seeds, &mut |_, _| on_step())?;
+        let Some(pictures) = drawn else { return Ok(false) };
+        for pixels in pictures {
             picture::write(path, &pixels, None, Existing::Replace)?;
         }
-        Ok(())
+        Ok(true)
     })
 }
 
@@ -399,19 +405,27 @@ pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
 
 type Concepts = (Vec<TextualInversion>, Vec<UsedConcept>, Vec<String>);
 
-fn read_concepts(files: &[(Option<String>, PathBuf)], base: &Base) -> Result<Concepts, Error> {
-    let (mut concepts, mut used, mut warnings) =
-        (Vec::<TextualInversion>::new(), Vec::new(), Vec::new());
-    for (name, path) in files {
+fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result<Concepts, Error> {
+    let (mut concepts, mut used) = (Vec::<TextualInversion>::new(), Vec::new());
+    let mut read = Vec::new();
+    for (_, path) in files {
         let file = ConceptFile::read(path)?;
-        warnings.extend(base.check(&file)?);
+        base.check_width(&file)?;
+        read.push(file);
+    }
+    base.check_weights()?;
+    let warnings = read.iter().filter_map(|file| base.compare_vocabulary(file)).collect();
+    for ((name, path), file) in files.iter().zip(&read) {
         let concept = file.concept();
         let concept = match name {
             Some(name) => concept.renamed(name),
             None => concept,
         };
         let word = concept.placeholder().to_owned();
-        check_placeholder(&word)?;
+        check_placeholder(&word).map_err(|e| match name {
+            Some(_) => Error::from(e),
+            None => Error::Usage(format!("{e}, as in --concept '<my-cat>={}'", path.display())),
+        })?;
         if concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(&word)) {
             return Err(PromptError::SamePlaceholder { word }.into());
         }
@@ -427,11 +441,21 @@ fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {
     if request.prompts.is_empty() {
         return refuse("no prompt is given; pass --prompt 'a photo of <cat>'");
     }
-    if request.count == 0 || request.batch_size == 0 || request.clip_skip == 0 {
-        return refuse("--count, --batch-size and --clip-skip must be 1 or more");
+    for (flag, number) in [
+        ("--count", request.count as usize),
+        ("--batch-size", request.batch_size as usize),
+        ("--clip-skip", request.clip_skip),
+    ] {
+        if number == 0 {
+            return refuse(&format!("{flag} is 0; give 1 or more"));
+        }
     }
-    if !request.guidance.is_finite() || !(0.0..=1.0).contains(&request.guidance_rescale) {
-        return refuse("--guidance must be a finite number and --guidance-rescale between 0 and 1");
+    let (guidance, rescale) = (request.guidance, request.guidance_rescale);
+    if !guidance.is_finite() {
+        return refuse(&format!("--guidance is {guidance}; give a finite number such as 7.5"));
+    }
+    if !(0.0..=1.0).contains(&rescale) {
+        return refuse(&format!("--guidance-rescale is {rescale}; give a number from 0 to 1"));
     }
     if is_png(&request.output) && (request.prompts.len() > 1 || request.count > 1 || request.grid) {
         return refuse("--output names one picture, but several are asked for; give a folder");
@@ -443,10 +467,10 @@ fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {
 fn check_output(request: &GenerateRequest) -> Result<(), Error> {
     let output = &request.output;
     let folder = if is_png(output) { output.parent().unwrap_or(Path::new("")) } else { output };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    std::fs::create_dir_all(folder).map_err(Error::io(folder, "created"))
+    prepare_folder(folder)
 }
 
+/// Whether a path names one picture rather than a folder.
 fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"))
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && !path.is_dir()
 }

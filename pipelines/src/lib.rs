@@ -13,6 +13,7 @@ mod device;
 mod error;
 pub mod generate;
 mod latents;
+mod output;
 pub mod photos;
 pub mod picture;
 pub mod templates;

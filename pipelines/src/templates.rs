@@ -19,7 +19,7 @@ pub struct Templates {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// A file that cannot be read, or is not UTF-8.
-    #[error("template file {file} cannot be read as UTF-8 text: {source}")]
+    #[error("template file {file} cannot be read: {source}{}", models::advice(.source))]
     Unreadable {
         /// The file.
         file: PathBuf,

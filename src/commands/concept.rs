@@ -7,6 +7,8 @@ use anyhow::Result;
 use pipelines::{BaseRecord, ConceptFile, Error, Origin};
 use serde_json::json;
 
+use crate::output;
+
 /// Shows what a concept file is.
 pub fn inspect(file: &Path, as_json: bool) -> Result<ExitCode> {
     let concept = ConceptFile::read(file).map_err(Error::from)?;
@@ -21,7 +23,7 @@ pub fn inspect(file: &Path, as_json: bool) -> Result<ExitCode> {
             "file": file, "written_by": origin, "family": family, "vectors": concept.num_vectors(),
             "width": concept.width(), "norms": norms, "record": record,
         });
-        println!("{report:#}");
+        output::line(format!("{report:#}"));
         return Ok(ExitCode::SUCCESS);
     }
     let text = |norm: &f32| format!("{norm:.4}");
@@ -51,7 +53,8 @@ pub fn inspect(file: &Path, as_json: bool) -> Result<ExitCode> {
         ));
     }
     for (name, value) in lines {
-        println!("{name:<11} {value}");
+        // The file is somebody else's: no escape sequence of it reaches the terminal.
+        output::line(format!("{name:<11} {}", value.replace(char::is_control, "\u{fffd}")));
     }
     Ok(ExitCode::SUCCESS)
 }

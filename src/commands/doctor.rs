@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use pipelines::{Base, BaseRecord};
 
+use crate::output;
+
 /// Prints versions, devices and, where a base is named, whether it can be used.
 pub fn run(base: Option<&Path>) -> Result<ExitCode> {
     let mut lines = vec![("personalize", env!("CARGO_PKG_VERSION").to_owned())];
     lines.extend(pipelines::machine());
     if let Some(path) = base {
-        let base = Base::open(path, None)?;
+        let mut base = Base::open(path, None)?;
+        base.check_weights()?;
         let record = &base.record;
         let family = BaseRecord::family(record.width);
         lines.push((
@@ -23,7 +26,7 @@ pub fn run(base: Option<&Path>) -> Result<ExitCode> {
         ));
     }
     for (name, value) in lines {
-        println!("{name:<12} {value}");
+        output::line(format!("{name:<12} {value}"));
     }
     Ok(ExitCode::SUCCESS)
 }

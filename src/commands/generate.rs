@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cli::GenerateArgs;
 use crate::interrupt;
+use crate::output;
 use crate::progress::Progress;
 
 /// Draws pictures; prints their paths.
@@ -26,7 +27,9 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
         match event {
             Step::Phase(doing) => progress.say(doing),
             Step::Step { done, total } => progress.step(done as u64, total as u64, ""),
-            Step::Picture(path) if !as_json => progress.above(|| println!("{}", path.display())),
+            Step::Picture(path) if !as_json => {
+                progress.above(|| output::line(path.display()));
+            }
             Step::Picture(_) => {}
         }
         interrupt::flow()
@@ -34,9 +37,8 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
     progress.finish();
     let drawn = drawn?;
     if as_json {
-        println!(
-            "{}",
-            json!({ "seed": seed, "pictures": drawn.paths, "interrupted": drawn.interrupted })
+        output::line(
+            json!({ "seed": seed, "pictures": drawn.paths, "interrupted": drawn.interrupted }),
         );
     }
     Ok(if drawn.interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })

@@ -16,13 +16,15 @@ use clap_complete::Shell;
 #[expect(clippy::unnecessary_wraps, reason = "every command gives a result")]
 pub fn completions(shell: Shell) -> Result<ExitCode> {
     let mut command = crate::cli::Cli::command();
-    clap_complete::generate(shell, &mut command, "personalize", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "personalize", &mut script);
+    crate::output::line(String::from_utf8_lossy(&script).trim_end());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes a base with random weights.
 pub fn random_base(like: &Path, output: &Path, precision: &str) -> Result<ExitCode> {
     pipelines::random_base(like, output, precision.parse()?)?;
-    println!("{}", output.display());
+    crate::output::line(output.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -6,16 +6,18 @@ use std::process::ExitCode;
 use anyhow::Result;
 use pipelines::config::TrainConfig;
 use pipelines::train::{Event, Observer, Outcome, TrainPlan, train};
+use serde_json::json;
 
 use crate::cli::TrainArgs;
 use crate::interrupt;
+use crate::output;
 use crate::progress::Progress;
 
 /// Trains a concept; prints its path.
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let config = TrainConfig::resolve(args.config.as_deref(), args.overrides()?)?;
     if args.print_config {
-        print!("{}", config.to_toml());
+        output::line(config.to_toml().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     let plan = TrainPlan::new(config, args.resume, args.force)?;
@@ -40,8 +42,11 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
             (path, ExitCode::from(interrupt::EXIT_CODE))
         }
     };
-    if !show.json {
-        println!("{}", path.display());
+    if show.json {
+        let interrupted = code != ExitCode::SUCCESS;
+        output::line(json!({ "event": "end", "path": path, "interrupted": interrupted }));
+    } else {
+        output::line(path.display());
     }
     Ok(code)
 }
@@ -56,7 +61,7 @@ struct Show {
 impl Observer for Show {
     fn on(&mut self, event: &Event<'_>) -> ControlFlow<()> {
         if self.json {
-            println!("{}", serde_json::to_string(event).expect("events are plain data"));
+            output::line(serde_json::to_string(event).expect("events are plain data"));
         }
         match event {
             Event::Phase { doing } => self.progress.say(doing),
@@ -77,6 +82,10 @@ impl Observer for Show {
             }
             Event::Warning { text } => self.progress.warn(text),
         }
+        self.flow()
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
         interrupt::flow()
     }
 }

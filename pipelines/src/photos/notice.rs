@@ -175,7 +175,7 @@ pub enum PhotoError {
         path: PathBuf,
     },
     /// The folder cannot be listed.
-    #[error("photo folder {folder} cannot be read: {source}")]
+    #[error("photo folder {folder} cannot be read: {source}{}", models::advice(.source))]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -191,7 +191,9 @@ pub enum PhotoError {
         folder: PathBuf,
     },
     /// Files, but no photo among them.
-    #[error("photo folder {folder} holds no photo (JPEG, PNG, WebP, BMP or TIFF): {found}")]
+    #[error(
+        "photo folder {folder} holds no photo (JPEG, PNG, WebP, BMP or TIFF), only others: {found}; put at least one photo into it"
+    )]
     NoPhotos {
         /// The folder.
         folder: PathBuf,
@@ -199,7 +201,7 @@ pub enum PhotoError {
         found: String,
     },
     /// A file that cannot be read.
-    #[error("{file} cannot be read: {source}")]
+    #[error("{file} cannot be read: {source}{}", models::advice(.source))]
     File {
         /// The file.
         file: PathBuf,

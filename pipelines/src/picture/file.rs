@@ -34,10 +34,12 @@ pub enum PictureError {
         found: Vec<i64>,
     },
     /// NaN or infinity among the pixels.
-    #[error("the decoded picture holds values that are not numbers; try --precision f32")]
+    #[error(
+        "the decoded picture holds values that are not numbers; use --precision f32, or fetch the base again if it was in use"
+    )]
     NotFinite,
     /// A file that cannot be written.
-    #[error("{path} cannot be written: {source}{}", hint(.source))]
+    #[error("{path} cannot be written: {source}{}", models::advice(.source))]
     Write {
         /// The file.
         path: PathBuf,
@@ -78,19 +80,6 @@ pub enum PictureError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free some space or choose another --output"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; choose another --output"
-        }
-        io::ErrorKind::NotFound => "; its folder does not exist",
-        _ => "",
-    }
 }
 
 /// Writes a PNG, with how it was made if `parameters` are given, and returns the path it got.

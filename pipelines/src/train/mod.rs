@@ -62,4 +62,9 @@ pub enum Event<'a> {
 pub trait Observer {
     /// Called for every event, in order.
     fn on(&mut self, event: &Event<'_>) -> ControlFlow<()>;
+
+    /// Whether to go on with work that has no events, such as a sample picture.
+    fn flow(&self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }

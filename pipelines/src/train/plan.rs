@@ -1,6 +1,5 @@
 //! A training run, checked whole before any weight is read.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
@@ -10,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::state;
 use crate::config::TrainConfig;
+use crate::output::prepare_folder;
 use crate::photos::{Notice, PhotoSet};
 use crate::templates::Templates;
 use crate::{Base, DeviceChoice, Error, Precision};
@@ -42,13 +42,15 @@ impl TrainPlan {
         check_placeholder(&config.concept)?;
         let device = config.device.parse::<DeviceChoice>()?.resolve()?;
         let variant = Some(config.variant.as_str()).filter(|v| !v.is_empty());
-        let base = Base::open(&config.base, variant)?;
+        let mut base = Base::open(&config.base, variant)?;
+        base.check_clip_skip(config.clip_skip)?;
         let initializer = initializer(&config)?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
             pixels => pixels,
         };
-        base.check_size(resolution, resolution)?;
+        base.check_size(&[("resolution", resolution)])?;
+        base.check_weights()?;
 
         let side = resolution as u32;
         let photos = PhotoSet::read(&config.photos, (side, side), config.crop)?;
@@ -70,9 +72,15 @@ impl TrainPlan {
                 config.vectors
             ));
         }
+        if !config.concept.starts_with('<') {
+            let word = &config.concept;
+            warnings.push(format!(
+                "every '{word}' of a prompt will be the concept; brackets keep the word apart: --concept '<{word}>'"
+            ));
+        }
         let photos_hash = photos.hash();
         let plan = Self {
-            identity: state::identity(&config, &photos_hash),
+            identity: state::identity(&config, &photos_hash, &base.record.sketch),
             kind: config.precision.resolve(device),
             config,
             base,
@@ -139,6 +147,13 @@ impl TrainPlan {
     /// Every prompt must fit; the concept's length is known before its vectors are.
     fn check_prompts(&self) -> Result<(), Error> {
         let tokenizer = self.base.folder.tokenizer()?;
+        let room = tokenizer.length() - 2;
+        if self.config.vectors as usize >= room {
+            return Err(Error::Usage(format!(
+                "vectors is {}, but a prompt has room for {room} tokens in all; give 1 to 8",
+                self.config.vectors
+            )));
+        }
         let stand_in = self.stand_in();
         let fits = |prompt: &String| {
             PromptTokens::new(prompt, &[&stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
@@ -170,24 +185,18 @@ impl TrainPlan {
     /// The folder of the run can be written, and holds no other run.
     fn check_output(&self, force: bool) -> Result<(), Error> {
         let folder = &self.config.output;
-        fs::create_dir_all(folder).map_err(Error::io(folder, "created"))?;
-        let probe = folder.join(".writable.tmp");
-        fs::write(&probe, b"").map_err(Error::io(folder, "written"))?;
-        fs::remove_file(&probe).map_err(Error::io(&probe, "removed"))?;
         let (concept, state) = (self.concept_path(), folder.join(state::FILE));
-        if self.resume && !state.is_file() {
-            let text =
-                format!("{}: no state to resume from; start without --resume", state.display());
-            return Err(Error::Usage(text));
+        if self.resume {
+            return state::check(&self.config, &self.identity);
         }
-        if !self.resume && !force && (concept.exists() || state.exists()) {
+        if !force && (concept.exists() || state.exists()) {
             let text = format!(
                 "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
                 folder.display()
             );
             return Err(Error::Usage(text));
         }
-        Ok(())
+        prepare_folder(folder)
     }
 
     pub(crate) fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {

@@ -40,7 +40,6 @@ pub fn train(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, E
 
 fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
     let (config, device) = (&plan.config, plan.device);
-    write_config(plan)?;
     let mut interrupted = observer.on(&Event::Phase { doing: "encoding the photos" }).is_break();
     let vae = plan.base.folder.load_vae(plan.kind, device)?;
     let latents = LatentCache::encode(&plan.photos.photos, config.flip, &vae, device);
@@ -61,8 +60,9 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
 
     let mut trainer = trainer(plan, &concept, draw);
     if plan.resume {
-        state::load(&mut trainer, &config.output, &plan.identity)?;
+        state::load(&mut trainer, &config.output)?;
     }
+    write_config(plan)?;
     let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[&concept], Overflow::Refuse);
     let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
     let mut objective = Reconstruction {
@@ -103,13 +103,25 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         Ok(flow)
     };
     let ended = trainer.fit(&mut objective, &mut after_step);
-    // Whatever ended the loop, the parameters are those of the last whole step: keep them.
-    let path = save(plan, &concept, &trainer, observer);
     match ended {
-        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(path?)),
-        Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(path?)),
-        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: path.ok() }),
-        Err(Stop::Failed(error)) => Err(error),
+        Ok(ControlFlow::Continue(())) => {
+            Ok(Outcome::Finished(save(plan, &concept, &trainer, observer)?))
+        }
+        Ok(ControlFlow::Break(())) => {
+            Ok(Outcome::Interrupted(save(plan, &concept, &trainer, observer)?))
+        }
+        Err(Stop::Diverged { step }) => {
+            // The parameters are again those of the last finite loss. The state stays as it was last saved.
+            let learnt = trainer.step > 0;
+            let saved =
+                learnt.then(|| save_concept(plan, &concept, &trainer, observer)).transpose()?;
+            Err(Error::Diverged { step, saved })
+        }
+        Err(Stop::Failed(error)) => {
+            // The parameters are those of the last whole step; where even this save fails, the first error tells why.
+            let _ = save(plan, &concept, &trainer, observer);
+            Err(error)
+        }
     }
 }
 
@@ -135,11 +147,23 @@ fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Tra
         },
         max_grad_norm: config.max_grad_norm,
         loss_scale: if plan.kind == Kind::Half { 1024.0 } else { 1.0 },
+        last_good: None,
     }
 }
 
 /// Writes the concept and the state; returns the concept's path.
 fn save(
+    plan: &TrainPlan,
+    concept: &TextualInversion,
+    trainer: &Trainer,
+    observer: &mut dyn Observer,
+) -> Result<PathBuf, Error> {
+    let path = save_concept(plan, concept, trainer, observer)?;
+    state::save(trainer, &plan.config.output, &plan.identity)?;
+    Ok(path)
+}
+
+fn save_concept(
     plan: &TrainPlan,
     concept: &TextualInversion,
     trainer: &Trainer,
@@ -161,7 +185,6 @@ fn save(
         config: config.to_toml(),
     };
     ConceptFile::new(concept, record).write(&path)?;
-    state::save(trainer, &config.output, &plan.identity)?;
     let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // the loop asks again after its next step
     Ok(path)
 }
@@ -185,7 +208,10 @@ fn draw_samples(
     for (i, prompt) in plan.sample_prompts.iter().enumerate() {
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
         let path = folder.join(format!("{step:06}-{i}.png"));
-        sample_picture(plan, conditioner, unet, concept, prompt, &path)?;
+        let mut on_step = || observer.flow();
+        if !sample_picture(plan, conditioner, unet, concept, prompt, &path, &mut on_step)? {
+            return Ok(ControlFlow::Break(()));
+        }
         flow = observer.on(&Event::Sample { path: &path });
         if flow.is_break() {
             break;

@@ -44,7 +44,7 @@ pub struct StepRecord {
 
 /// Why a loop ended before its last step.
 pub(crate) enum Stop {
-    /// The loss or a gradient was no number; the parameters are as before that step.
+    /// The loss, a gradient or an update was no number; the parameters are those of the last finite loss.
     Diverged { step: u64 },
     /// What followed a step failed.
     Failed(Error),
@@ -66,6 +66,8 @@ pub(crate) struct Trainer {
     /// f16 gradients of a mean over a picture underflow; the loss is multiplied by this and the gradient
     /// divided. Halved, and the step skipped, when a gradient overflows; 1 for the wider kinds.
     pub loss_scale: f64,
+    /// The parameters before the last update, at which the loss was a number, and the steps behind them.
+    pub last_good: Option<(u64, Vec<Tensor>)>,
 }
 
 impl Trainer {
@@ -76,12 +78,26 @@ impl Trainer {
         after_step: &mut AfterStep<'_>,
     ) -> Result<ControlFlow<()>, Stop> {
         while self.step < self.steps {
-            let record = self.one_step(objective).ok_or(Stop::Diverged { step: self.step + 1 })?;
+            let Some(record) = self.one_step(objective) else {
+                return Err(self.diverged());
+            };
             if after_step(self, &record).map_err(Stop::Failed)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Puts the parameters back to where the loss was last a number: before the update that ruined them.
+    fn diverged(&mut self) -> Stop {
+        let stop = Stop::Diverged { step: self.step + 1 };
+        if let Some((step, copies)) = &self.last_good {
+            for (parameter, good) in self.optimizer.parameters.iter_mut().zip(copies) {
+                tch::no_grad(|| parameter.copy_(good));
+            }
+            self.step = *step;
+        }
+        stop
     }
 
     fn one_step(&mut self, objective: &mut dyn TrainStep) -> Option<StepRecord> {
@@ -91,7 +107,7 @@ impl Trainer {
             if !loss.is_finite() {
                 return None;
             }
-            if gradients.iter().all(|g| g.isfinite().all().int64_value(&[]) != 0) {
+            if gradients.iter().all(is_finite) {
                 break (gradients, loss, terms);
             }
             self.loss_scale /= 2.0;
@@ -101,7 +117,12 @@ impl Trainer {
         };
         let gradient_norm = clip(&mut gradients, self.max_grad_norm);
         let learning_rate = self.learning_rate.at(self.step);
+        let copies = self.optimizer.parameters.iter().map(|p| p.detach().copy()).collect();
+        self.last_good = Some((self.step, copies));
         self.optimizer.step(&gradients, learning_rate);
+        if !self.optimizer.parameters.iter().all(is_finite) {
+            return None;
+        }
         self.step += 1;
         Some(StepRecord {
             step: self.step,
@@ -141,6 +162,10 @@ impl Trainer {
         }
         (sums, loss, terms)
     }
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    tensor.isfinite().all().int64_value(&[]) != 0
 }
 
 fn mean_norm(parameters: &[Tensor]) -> f64 {
