@@ -39,6 +39,8 @@ const TOLERANCE: f64 = 1e-4;
 /// The crate draws weights and noise from libtorch's one generator: a test has it for itself.
 fn generator() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
+    // Networks this small run no faster on more, and far slower where other programs want the cores too.
+    tch::set_num_threads(1);
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
