@@ -307,7 +307,7 @@ pub struct GenerateArgs {
     /// Pull guided predictions back to their own contrast, 0 to 1 (0.7 for zero-terminal-SNR models)
     #[arg(long, default_value_t = 0.0)]
     guidance_rescale: f64,
-    /// ddim, pndm, euler, `euler_a`, heun, dpm++2m or unipc; with `_karras` for Karras noise levels
+    /// ddim, pndm, euler, `euler_a`, heun, dpm++2m, dpm2, lms or unipc; with `_karras` for Karras noise levels
     #[arg(long, default_value = "dpm++2m", visible_alias = "sampling-method")]
     sampler: String,
     /// leading, trailing or linspace [default: the model's]

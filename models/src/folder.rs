@@ -85,6 +85,14 @@ impl ModelFolder {
                 expected: "a number that divides hidden_size",
             });
         }
+        let (latents, unet) = (folder.vae.latent_channels, &folder.unet);
+        if unet.in_channels != latents || unet.out_channels != latents {
+            let what = format!(
+                "the U-Net reads {} channels and the VAE has {latents}; models for inpainting or editing are not supported",
+                unet.in_channels
+            );
+            return Err(ModelError::invalid(path, what));
+        }
         let (text, unet) = (folder.text_encoder.hidden_size, folder.unet.cross_attention_dim);
         if text != unet {
             let what = format!(
