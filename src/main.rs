@@ -23,15 +23,13 @@ fn main() -> ExitCode {
         let message = text.unwrap_or_default();
         Err(pipelines::Error::Fault { doing: "starting", message }.into())
     });
-    result.unwrap_or_else(|error| match error.downcast_ref::<pipelines::Error>() {
-        Some(error) => {
+    result.unwrap_or_else(|error| {
+        if let Some(error) = error.downcast_ref::<pipelines::Error>() {
             eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
+            return ExitCode::from(error.exit_code());
         }
-        None => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
     })
 }
 
