@@ -18,6 +18,7 @@ pub mod photos;
 pub mod picture;
 pub mod templates;
 pub mod train;
+pub mod trainer;
 
 pub use base::{Base, random_base};
 pub use denoise::{Guidance, denoise};

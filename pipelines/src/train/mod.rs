@@ -1,21 +1,18 @@
 //! Training a concept: photos in, concept file out.
 
-mod adamw;
-mod learning_rate;
 mod objective;
 mod plan;
 mod run;
-mod state;
-mod trainer;
 
 pub use plan::TrainPlan;
 pub use run::{Outcome, train};
-pub use trainer::StepRecord;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
+
+use crate::trainer::StepRecord;
 
 /// What a run tells its observer.
 #[derive(Debug, Serialize)]

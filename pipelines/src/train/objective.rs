@@ -8,8 +8,8 @@ use models::unet::{Conditioning, UNet};
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
-use super::trainer::{Losses, TrainStep};
 use crate::latents::LatentCache;
+use crate::trainer::{Losses, TrainStep};
 
 /// Which prompts go with which photo.
 pub(crate) enum Prompts {

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use embeddings::file::hex;
 use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
+use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use super::state;
 use crate::config::TrainConfig;
 use crate::output::prepare_folder;
 use crate::photos::{Notice, PhotoSet};
 use crate::templates::Templates;
+use crate::trainer::state;
 use crate::{Base, DeviceChoice, Error, Precision};
 
 /// A checked run. Nothing changes it afterwards.
@@ -80,7 +82,7 @@ impl TrainPlan {
         }
         let photos_hash = photos.hash();
         let plan = Self {
-            identity: state::identity(&config, &photos_hash, &base.record.sketch),
+            identity: identity(&config, &photos_hash, &base.record.sketch),
             kind: config.precision.resolve(device),
             config,
             base,
@@ -187,7 +189,7 @@ impl TrainPlan {
         let folder = &self.config.output;
         let (concept, state) = (self.concept_path(), folder.join(state::FILE));
         if self.resume {
-            return state::check(&self.config, &self.identity);
+            return state::check(folder, self.config.steps, &self.identity);
         }
         if !force && (concept.exists() || state.exists()) {
             let text = format!(
@@ -213,4 +215,22 @@ fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
             "neither a class nor an initializer is given; pass --class cat, --init 'grey cat' or --init-random".into(),
         )),
     }
+}
+
+/// What must be equal for a resumed run to be the same run: everything but its length, its place on disk
+/// and what it shows.
+fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
+    let same = TrainConfig {
+        steps: 0,
+        output: PathBuf::new(),
+        photos: PathBuf::new(),
+        base: PathBuf::new(),
+        save_every: 0,
+        sample_prompts: Vec::new(),
+        sample_every: 0,
+        sample_steps: 0,
+        sample_guidance: 0.0,
+        ..config.clone()
+    };
+    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}", same.to_toml())))
 }

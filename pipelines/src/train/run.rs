@@ -11,17 +11,14 @@ use models::unet::UNet;
 use tch::Kind;
 use torch_ext::Generator;
 
-use super::adamw::{AdamW, AdamWConfig};
-use super::learning_rate::LearningRate;
 use super::objective::{Prompts, Reconstruction};
 use super::plan::TrainPlan;
-use super::state;
-use super::trainer::{StepRecord, Stop, Trainer};
 use super::{Event, Observer};
 use crate::Error;
 use crate::error::guarded;
 use crate::generate::sample_picture;
 use crate::latents::LatentCache;
+use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,31 +6,40 @@ use tch::{Kind, Tensor};
 
 /// Hyper-parameters that stay the same throughout a run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct AdamWConfig {
+pub struct AdamWConfig {
+    /// Decay of the gradient's running mean.
     pub beta1: f64,
+    /// Decay of the squared gradient's running mean.
     pub beta2: f64,
+    /// Added to the denominator.
     pub epsilon: f64,
+    /// Decoupled: the share of a parameter that goes at each step, times the learning rate.
     pub weight_decay: f64,
 }
 
 /// The parameters in training with their moments.
-pub(crate) struct AdamW {
+pub struct AdamW {
     config: AdamWConfig,
-    pub(crate) parameters: Vec<Tensor>,
-    pub(crate) first_moments: Vec<Tensor>,
-    pub(crate) second_moments: Vec<Tensor>,
-    pub(crate) steps: u64,
+    /// What is trained, f32 leaves.
+    pub parameters: Vec<Tensor>,
+    /// Running means of the gradients.
+    pub first_moments: Vec<Tensor>,
+    /// Running means of their squares.
+    pub second_moments: Vec<Tensor>,
+    /// Steps done, for the correction of the means' bias.
+    pub steps: u64,
 }
 
 impl AdamW {
-    pub(crate) fn new(parameters: Vec<Tensor>, config: AdamWConfig) -> Self {
+    /// Zero moments; the parameters are moved in place.
+    pub fn new(parameters: Vec<Tensor>, config: AdamWConfig) -> Self {
         let zeros = || parameters.iter().map(Tensor::zeros_like).collect();
         let (first_moments, second_moments) = (zeros(), zeros());
         Self { config, parameters, first_moments, second_moments, steps: 0 }
     }
 
     /// Moves every parameter along its gradient, in place.
-    pub(crate) fn step(&mut self, gradients: &[Tensor], learning_rate: f64) {
+    pub fn step(&mut self, gradients: &[Tensor], learning_rate: f64) {
         self.steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let steps = self.steps as f64;
@@ -51,7 +60,7 @@ impl AdamW {
 
 /// Scales gradients so that their joint Euclidean norm is at most `limit` (0 = no limit); returns the norm
 /// before.
-pub(crate) fn clip(gradients: &mut [Tensor], limit: f64) -> f64 {
+pub(super) fn clip(gradients: &mut [Tensor], limit: f64) -> f64 {
     let squares = gradients.iter().map(|g| (g * g).sum(Kind::Double).double_value(&[]));
     let norm = squares.sum::<f64>().sqrt();
     if limit > 0.0 && norm > limit {

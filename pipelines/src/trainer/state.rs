@@ -1,20 +1,18 @@
 //! All that a run needs to go on to the bit: parameters, moments, generator, place.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use embeddings::file::{FileError, hex, write_atomically};
+use embeddings::file::{FileError, write_atomically};
 use safetensors::{Dtype, SafeTensors, View};
-use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use tch::{Kind, Tensor};
 
-use super::trainer::Trainer;
+use super::Trainer;
 use crate::Error;
-use crate::config::TrainConfig;
 
 /// The state file's name in the folder of a run.
-pub(crate) const FILE: &str = "state.safetensors";
+pub const FILE: &str = "state.safetensors";
 
 struct Bytes(Dtype, Vec<usize>, Vec<u8>);
 
@@ -33,26 +31,8 @@ impl View for Bytes {
     }
 }
 
-/// What must be equal for a resumed run to be the same run: everything but its length, its place on disk
-/// and what it shows.
-pub(crate) fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
-    let same = TrainConfig {
-        steps: 0,
-        output: PathBuf::new(),
-        photos: PathBuf::new(),
-        base: PathBuf::new(),
-        save_every: 0,
-        sample_prompts: Vec::new(),
-        sample_every: 0,
-        sample_steps: 0,
-        sample_guidance: 0.0,
-        ..config.clone()
-    };
-    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}", same.to_toml())))
-}
-
-/// Writes the trainer's state beside the concept.
-pub(crate) fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(), Error> {
+/// Writes the trainer's state into the folder of its run; `identity` tells this run from another.
+pub fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(), Error> {
     let mut tensors: Vec<(String, Bytes)> = Vec::new();
     let optimizer = &trainer.optimizer;
     for (part, all) in [
@@ -79,8 +59,8 @@ pub(crate) fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(
 }
 
 /// Refuses, before any work, to go on with a state that is damaged, another run's or further than asked for.
-pub(crate) fn check(config: &TrainConfig, identity: &str) -> Result<(), Error> {
-    let path = config.output.join(FILE);
+pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
+    let path = folder.join(FILE);
     if !path.is_file() {
         let text = format!("{}: no state to resume from; start without --resume", path.display());
         return Err(Error::Usage(text));
@@ -95,7 +75,7 @@ pub(crate) fn check(config: &TrainConfig, identity: &str) -> Result<(), Error> {
                 "{} belongs to a run with other photos, another base or another configuration (only the number of \
                  steps, samples and paths may change); give what {} holds, or start again with --force",
                 path.display(),
-                config.output.join("config.toml").display()
+                folder.join("config.toml").display()
             )));
         }
         Some(_) => {}
@@ -103,10 +83,9 @@ pub(crate) fn check(config: &TrainConfig, identity: &str) -> Result<(), Error> {
     let step = metadata.get("step").and_then(|step| step.parse::<u64>().ok());
     match step {
         None => Err(damaged(&path, "without its step")),
-        Some(step) if step > config.steps => Err(Error::Usage(format!(
-            "{} steps were asked for, but the run in {} has {step} behind it; give more, or start again with --force",
-            config.steps,
-            config.output.display()
+        Some(step) if step > steps => Err(Error::Usage(format!(
+            "{steps} steps were asked for, but the run in {} has {step} behind it; give more, or start again with --force",
+            folder.display()
         ))),
         Some(_) => Ok(()),
     }
@@ -118,7 +97,7 @@ fn damaged(path: &Path, what: &str) -> Error {
 }
 
 /// Puts a saved and checked state into `trainer`, whose parameters are overwritten in place.
-pub(crate) fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
+pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
     let path = folder.join(FILE);
     let damaged = |what: &str| damaged(&path, what);
     let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;

@@ -4,16 +4,20 @@ use crate::config::LrShape;
 
 /// A linear warm-up, then a shape down the rest of the run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LearningRate {
+pub struct LearningRate {
+    /// After the warm-up.
     pub peak: f64,
+    /// How it falls from there.
     pub shape: LrShape,
+    /// Steps of the warm-up.
     pub warmup: u64,
+    /// Steps of the run.
     pub steps: u64,
 }
 
 impl LearningRate {
     /// For optimiser step `step`, counted from 0.
-    pub(crate) fn at(&self, step: u64) -> f64 {
+    pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.peak * step as f64 / self.warmup as f64;
         }

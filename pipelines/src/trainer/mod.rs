@@ -1,4 +1,8 @@
-//! The only optimisation loop.
+//! The only optimisation loop: AdamW over the gradients of a [`TrainStep`], resumable to the bit.
+
+mod adamw;
+mod learning_rate;
+pub mod state;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -7,18 +11,22 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
-use super::adamw::{AdamW, clip};
-use super::learning_rate::LearningRate;
 use crate::Error;
+use adamw::clip;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use learning_rate::LearningRate;
 
 /// The loss of a micro-batch, still attached to the graph, and the terms it is made of.
-pub(crate) struct Losses {
+pub struct Losses {
+    /// What is minimised.
     pub total: Tensor,
+    /// What it is made of, for the log.
     pub terms: Vec<(&'static str, f64)>,
 }
 
 /// What is minimised: one micro-batch at a time, drawn from the trainer's generator.
-pub(crate) trait TrainStep {
+pub trait TrainStep {
     /// Micro-batch number `index` since the start of the run.
     fn losses(&mut self, index: u64, draw: &Generator) -> Losses;
 }
@@ -43,25 +51,34 @@ pub struct StepRecord {
 }
 
 /// Why a loop ended before its last step.
-pub(crate) enum Stop {
+pub enum Stop {
     /// The loss, a gradient or an update was no number; the parameters are those of the last finite loss.
-    Diverged { step: u64 },
+    Diverged {
+        /// The optimiser step.
+        step: u64,
+    },
     /// What followed a step failed.
     Failed(Error),
 }
 
 /// What follows a step: it sees the step's record and may stop the loop.
-pub(crate) type AfterStep<'a> =
-    dyn FnMut(&Trainer, &StepRecord) -> Result<ControlFlow<()>, Error> + 'a;
+pub type AfterStep<'a> = dyn FnMut(&Trainer, &StepRecord) -> Result<ControlFlow<()>, Error> + 'a;
 
 /// An optimiser, its place in the run and its source of randomness: all that a resumed run needs.
-pub(crate) struct Trainer {
+pub struct Trainer {
+    /// The parameters and their moments.
     pub optimizer: AdamW,
+    /// Where everything random comes from.
     pub draw: Generator,
+    /// Optimiser steps done.
     pub step: u64,
+    /// Optimiser steps in all.
     pub steps: u64,
+    /// Micro-batches in a step.
     pub accumulation: u64,
+    /// The learning rate at each step.
     pub learning_rate: LearningRate,
+    /// Largest norm of a gradient; 0 is no limit.
     pub max_grad_norm: f64,
     /// f16 gradients of a mean over a picture underflow; the loss is multiplied by this and the gradient
     /// divided. Halved, and the step skipped, when a gradient overflows; 1 for the wider kinds.
@@ -72,7 +89,7 @@ pub(crate) struct Trainer {
 
 impl Trainer {
     /// Runs to the last step, or until `after_step` stops it.
-    pub(crate) fn fit(
+    pub fn fit(
         &mut self,
         objective: &mut dyn TrainStep,
         after_step: &mut AfterStep<'_>,
