@@ -250,7 +250,7 @@ mod tests {
         let missing = folder.path().join("missing").join("a.png");
         let error = write(&missing, &picture(1), None, Existing::Keep).unwrap_err().to_string();
         assert!(
-            error.contains("missing") && error.ends_with("; its folder does not exist"),
+            error.contains("missing") && error.ends_with("; check the path"),
             "{error}"
         );
 
