@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 /// Columns that a letter takes, with the gap after it.
 pub const ADVANCE: u32 = 6;
 
-/// Rows of each letter, top first; bit 4 is the leftmost pixel.
+/// Rows of each letter, top first; bit 4 is the leftmost pixel. Those of [`DESCENDING`] start two rows lower.
 #[rustfmt::skip]
 const LETTERS: [[u8; 7]; 26] = [
     [0, 0, 0b01110, 0b00001, 0b01111, 0b10001, 0b01111],
@@ -14,7 +14,7 @@ const LETTERS: [[u8; 7]; 26] = [
     [0b00001, 0b00001, 0b01111, 0b10001, 0b10001, 0b10001, 0b01111],
     [0, 0, 0b01110, 0b10001, 0b11111, 0b10000, 0b01110],
     [0b00110, 0b01001, 0b01000, 0b11100, 0b01000, 0b01000, 0b01000],
-    [0, 0b01111, 0b10001, 0b10001, 0b01111, 0b00001, 0b01110],
+    [0b01111, 0b10001, 0b10001, 0b10001, 0b01111, 0b00001, 0b01110],
     [0b10000, 0b10000, 0b10110, 0b11001, 0b10001, 0b10001, 0b10001],
     [0b00100, 0, 0b01100, 0b00100, 0b00100, 0b00100, 0b01110],
     [0b00010, 0, 0b00110, 0b00010, 0b00010, 0b10010, 0b01100],
@@ -23,8 +23,8 @@ const LETTERS: [[u8; 7]; 26] = [
     [0, 0, 0b11010, 0b10101, 0b10101, 0b10101, 0b10101],
     [0, 0, 0b10110, 0b11001, 0b10001, 0b10001, 0b10001],
     [0, 0, 0b01110, 0b10001, 0b10001, 0b10001, 0b01110],
-    [0, 0, 0b11110, 0b10001, 0b11110, 0b10000, 0b10000],
-    [0, 0, 0b01111, 0b10001, 0b01111, 0b00001, 0b00001],
+    [0b11110, 0b10001, 0b10001, 0b10001, 0b11110, 0b10000, 0b10000],
+    [0b01111, 0b10001, 0b10001, 0b10001, 0b01111, 0b00001, 0b00001],
     [0, 0, 0b10110, 0b11001, 0b10000, 0b10000, 0b10000],
     [0, 0, 0b01111, 0b10000, 0b01110, 0b00001, 0b11110],
     [0b01000, 0b01000, 0b11100, 0b01000, 0b01000, 0b01001, 0b00110],
@@ -32,9 +32,12 @@ const LETTERS: [[u8; 7]; 26] = [
     [0, 0, 0b10001, 0b10001, 0b10001, 0b01010, 0b00100],
     [0, 0, 0b10001, 0b10001, 0b10101, 0b10101, 0b01010],
     [0, 0, 0b10001, 0b01010, 0b00100, 0b01010, 0b10001],
-    [0, 0, 0b10001, 0b10001, 0b01111, 0b00001, 0b01110],
+    [0b10001, 0b10001, 0b10001, 0b10001, 0b01111, 0b00001, 0b01110],
     [0, 0, 0b11111, 0b00010, 0b00100, 0b01000, 0b11111],
 ];
+
+/// Letters that hang below the line.
+const DESCENDING: &[u8] = b"gpqy";
 
 /// Prints one line with its upper left corner at `(left, top)`; what is no lower-case letter stays blank.
 pub fn print(picture: &mut RgbImage, text: &str, left: u32, top: u32) {
@@ -42,6 +45,7 @@ pub fn print(picture: &mut RgbImage, text: &str, left: u32, top: u32) {
         if !letter.is_ascii_lowercase() {
             continue;
         }
+        let top = if DESCENDING.contains(&letter) { top + 2 } else { top };
         for (row, bits) in LETTERS[usize::from(letter - b'a')].into_iter().enumerate() {
             for column in (0..5).filter(|column| bits >> (4 - column) & 1 == 1) {
                 let (x, y) = (left + k as u32 * ADVANCE + column, top + row as u32);

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use toybox::{Background, Concept, Error, Style};
+use toybox::{Accessory, Background, Colour, Concept, Error, Style};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
@@ -30,7 +30,7 @@ enum Command {
         /// The PNG file to write.
         out: PathBuf,
     },
-    /// Draw the held-out concepts, one row each: five photos, then each style.
+    /// Draw the held-out concepts, one row each: five photos, then with a hat, with sunglasses, in watercolor.
     ConceptSheet {
         /// The PNG file to write.
         out: PathBuf,
@@ -81,10 +81,14 @@ fn run(command: Command) -> Result<PathBuf, Error> {
             let cells: Vec<_> = Concept::all()
                 .iter()
                 .flat_map(|concept| {
-                    let styled = Style::ALL[1..]
-                        .iter()
-                        .map(|&style| concept.scene(Background::Beach, style, None, 1));
-                    concept.photos().into_iter().chain(styled)
+                    let extra = [
+                        (Style::Photo, Some(Accessory::Hat(Colour::Red))),
+                        (Style::Photo, Some(Accessory::Sunglasses)),
+                        (Style::Watercolor, None),
+                    ];
+                    let extra =
+                        extra.map(|(style, worn)| concept.scene(Background::Grass, style, worn, 1));
+                    concept.photos().into_iter().chain(extra)
                 })
                 .map(|scene| (scene.draw(), scene.full_caption()))
                 .collect();

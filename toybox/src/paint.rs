@@ -1,7 +1,7 @@
 //! Layers of pixels, and the pen that fills an outline with colour, form and light.
 
 use crate::SIZE;
-use crate::colour::{Rgb, scale};
+use crate::colour::Rgb;
 use crate::shape::Point;
 use crate::skin::Skin;
 use tiny_skia::{FillRule, Mask, Path, Transform};

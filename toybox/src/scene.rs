@@ -59,6 +59,14 @@ impl Placement {
     }
 }
 
+impl Placement {
+    /// The same for a person, who is slender: larger and nearer.
+    #[must_use]
+    pub fn for_person(self) -> Self {
+        Self { scale: 42.0 + (self.scale - 33.0) * 0.7, y: (self.y + 4.0).min(120.0), ..self }
+    }
+}
+
 /// Everything that one picture shows; equal scenes draw equal pixels, on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
@@ -89,13 +97,17 @@ impl Scene {
                 }
             }
         };
+        let mut placement = Placement::sample(rng);
+        if matches!(subject, Subject::Person(_)) {
+            placement = placement.for_person();
+        }
         Self {
             subject,
             background: rng.pick(&Background::ALL),
             background_seed: rng.bits(),
             style: Style::sample(rng),
             accessory: rng.chance(0.35).then(|| Accessory::sample(rng)),
-            placement: Placement::sample(rng),
+            placement,
         }
     }
 

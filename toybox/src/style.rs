@@ -113,7 +113,7 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
     let moved: Vec<Rgb> = (0..SIDE * SIDE)
         .map(|index| {
             let (x, y) = ((index % SIDE) as f32, (index / SIDE) as f32);
-            let shift = |salt: u32| (noise(x * 0.11, y * 0.11, seed ^ salt) - 0.5) * 4.5;
+            let shift = |salt: u32| (noise(x * 0.11, y * 0.11, seed ^ salt) - 0.5) * 2.6;
             let sx = (x + shift(11) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
             let sy = (y + shift(12) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
             picture[sy * SIDE + sx]
@@ -130,9 +130,9 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
             let base = flat[index];
             let gray = luma(base);
             let vivid = mix([gray, gray, gray], base, 1.25);
-            let water = 0.22 + 0.34 * pigment + 0.06 * grain;
+            let water = 0.10 + 0.36 * pigment + 0.06 * grain;
             let washed = mix(vivid, [0.985, 0.975, 0.95], water);
-            let rim = smoothstep(0.06, 0.30, rims[index]) * 0.28;
+            let rim = smoothstep(0.08, 0.40, rims[index]) * 0.22;
             let border =
                 x.min(y).min(127.0 - x).min(127.0 - y) - 7.0 * noise(x * 0.06, y * 0.06, seed ^ 23);
             mix([0.985, 0.975, 0.95], scale(washed, 1.0 - rim), smoothstep(0.5, 2.5, border))
@@ -142,7 +142,7 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
 
 /// The Kuwahara filter: each pixel takes the mean of the calmest of four squares around it.
 fn patches(picture: &[Rgb]) -> Vec<Rgb> {
-    const REACH: usize = 3;
+    const REACH: usize = 2;
     const WIDE: usize = SIDE + 1;
     // Summed areas of r, g, b and squared luma. Sums of 16,384 values need more than f32's 24 bits.
     let mut sums = vec![[0.0_f64; 4]; WIDE * WIDE];

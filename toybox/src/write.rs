@@ -77,7 +77,7 @@ pub fn pair(seed: u64, index: u64) -> Pair {
     let rng = &mut Rng::nth(seed ^ 0x7061_6972, index);
     let looks = Looks::sample(rng);
     let (background, background_seed) = (rng.pick(&Background::ALL), rng.bits());
-    let placement = Placement { angle: 0.0, ..Placement::sample(rng) };
+    let placement = Placement { angle: 0.0, ..Placement::sample(rng).for_person() };
     let mut scene = || Scene {
         subject: Subject::Person(Person { looks, pose: Pose::sample(rng) }),
         background,

@@ -165,5 +165,5 @@ pub fn night(rng: &mut Rng) -> Setting {
             );
         }
     }
-    Setting { layer, tint: [0.66, 0.70, 0.88], shadow: ([0.02, 0.03, 0.08], 0.62), mirrors: false }
+    Setting { layer, tint: [0.78, 0.80, 0.94], shadow: ([0.02, 0.03, 0.08], 0.62), mirrors: false }
 }
