@@ -1,4 +1,5 @@
-//! The few layers that all networks here are made of. Every one can be built frozen from a checkpoint.
+//! The few layers that all networks here are made of. Every one can be built frozen from a checkpoint, or
+//! trainable; a trainable one keeps f32 parameters and computes in the kind of its input.
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -35,7 +36,10 @@ impl Linear {
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match self {
             Self::Frozen(layer) => layer.forward(x),
-            Self::Plain { weight, bias } => x.linear(weight, bias.as_ref()),
+            Self::Plain { weight, bias } => {
+                let kind = x.kind();
+                x.linear(&weight.to_kind(kind), bias.as_ref().map(|b| b.to_kind(kind)).as_ref())
+            }
         }
     }
 }
@@ -87,7 +91,8 @@ impl Conv2d {
         match self {
             Self::Frozen(layer) => layer.forward(x),
             Self::Plain { weight, bias, stride, padding } => {
-                x.conv2d(weight, Some(bias), [*stride; 2], [*padding; 2], [1, 1], 1)
+                let (weight, bias) = (weight.to_kind(x.kind()), bias.to_kind(x.kind()));
+                x.conv2d(&weight, Some(&bias), [*stride; 2], [*padding; 2], [1, 1], 1)
             }
         }
     }
@@ -108,7 +113,8 @@ impl GroupNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+        let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
+        x.group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)
     }
 }
 
@@ -127,7 +133,8 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let width = self.weight.size1().unwrap_or_default();
-        x.layer_norm([width], Some(&self.weight), Some(&self.bias), self.eps, true)
+        let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
+        x.layer_norm([width], Some(&weight), Some(&bias), self.eps, true)
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod clip;
 mod error;
 pub mod folder;
+pub mod fresh;
 mod layers;
 pub mod params;
 mod resnet;

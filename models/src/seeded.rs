@@ -16,12 +16,10 @@
 //!
 //! Uniform draws, because libtorch's CPU `rand` is exact integer arithmetic and so equal on every machine.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
-use safetensors::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
 use crate::ModelError;
@@ -30,6 +28,7 @@ use crate::folder::ModelFolder;
 use crate::params::{ParamSource, Params};
 use crate::unet::UNet;
 use crate::vae::Vae;
+use crate::weights;
 
 /// A source of random parameters; it remembers what it drew, so that it can be saved.
 pub struct Seeded {
@@ -102,44 +101,11 @@ pub fn write_model(like: &Path, output: &Path, kind: Kind) -> Result<(), ModelEr
         let source = Seeded::new(part, Seeded::BASE_SEED, kind, Device::Cpu);
         build(&Params::root(&source));
         let path = output.join(part).join(format!("{stem}.safetensors"));
-        let tensors = source.into_drawn().into_iter().map(|(name, tensor)| {
-            let shape = tensor.size().iter().map(|&n| n as usize).collect();
-            (name, Drawn { tensor, shape })
-        });
-        safetensors::serialize_to_file(tensors, None, &path)
-            .map_err(|e| ModelError::invalid(&path, format!("cannot be written: {e}")))
+        weights::write(&path, source.into_drawn())
     };
     write("text_encoder", "model", &|p| drop(ClipText::new(p, &model.text_encoder)))?;
     write("unet", "diffusion_pytorch_model", &|p| drop(UNet::new(p, &model.unet)))?;
     write("vae", "diffusion_pytorch_model", &|p| drop(Vae::new(p, &model.vae)))
-}
-
-/// A tensor on its way to disk, with its shape as safetensors counts.
-struct Drawn {
-    tensor: Tensor,
-    shape: Vec<usize>,
-}
-
-impl View for Drawn {
-    fn dtype(&self) -> Dtype {
-        match self.tensor.kind() {
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            _ => Dtype::F32,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(torch_ext::to_bytes(&self.tensor))
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
-    }
 }
 
 fn copy_folder(from: &Path, to: &Path) -> Result<(), ModelError> {

@@ -2,13 +2,14 @@
 //!
 //! A tensor goes from the memory map to its kind and device in one copy; nothing is initialised first.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, View};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{MappedFile, TorchError};
@@ -337,6 +338,44 @@ fn weight_files(
         }
     }
     Ok(shards.into_iter().map(|shard| folder.join(shard)).collect())
+}
+
+/// Writes tensors by name as they are, f32, f16 or bf16.
+pub fn write(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), ModelError> {
+    let tensors = tensors.into_iter().map(|(name, tensor)| {
+        let shape = tensor.size().iter().map(|&n| n as usize).collect();
+        (name, Leaving { tensor, shape })
+    });
+    safetensors::serialize_to_file(tensors, None, path)
+        .map_err(|e| ModelError::invalid(path, format!("cannot be written: {e}")))
+}
+
+/// A tensor on its way to disk, with its shape as safetensors counts.
+struct Leaving {
+    tensor: Tensor,
+    shape: Vec<usize>,
+}
+
+impl View for Leaving {
+    fn dtype(&self) -> Dtype {
+        match self.tensor.kind() {
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            _ => Dtype::F32,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(torch_ext::to_bytes(&self.tensor))
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
 }
 
 #[cfg(test)]

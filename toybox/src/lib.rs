@@ -20,6 +20,7 @@ mod concept;
 mod font;
 mod paint;
 mod people;
+pub mod pretrain;
 mod rng;
 mod scene;
 mod shape;

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use toybox::{Accessory, Background, Colour, Concept, Error, Style};
+use toybox::pretrain::{Options, Part, Report};
+use toybox::{Accessory, Background, Colour, Concept, Style};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
@@ -51,6 +52,8 @@ enum Command {
         /// The folder to write to.
         directory: PathBuf,
     },
+    /// Train a part of the built-in base: tokenizer, then clip, then vae, then unet.
+    Pretrain(PretrainArguments),
     /// Write pairs of one person in two poses, with the joints as JSON.
     People {
         /// How many pairs.
@@ -64,7 +67,73 @@ enum Command {
     },
 }
 
-fn run(command: Command) -> Result<PathBuf, Error> {
+#[derive(clap::Args)]
+struct PretrainArguments {
+    /// What to train.
+    part: Part,
+    /// Folder of the base: configurations are read there, weights written.
+    #[arg(long, default_value = "assets/toybox")]
+    base: PathBuf,
+    /// Folder for checkpoints, the log and sample sheets.
+    #[arg(long, default_value = "runs/toybox")]
+    work: PathBuf,
+    /// Optimiser steps.
+    #[arg(long, default_value_t = 2000)]
+    steps: u64,
+    /// Samples in a step.
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// Peak of the learning rate.
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    /// Of parameters, samples and noise.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps between sample sheets.
+    #[arg(long, default_value_t = 500)]
+    sample_every: u64,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// auto, f32 or bf16.
+    #[arg(long, default_value = "auto")]
+    precision: String,
+    /// Go on from the checkpoint.
+    #[arg(long)]
+    resume: bool,
+}
+
+fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
+    let options = Options {
+        base: arguments.base,
+        work: arguments.work,
+        steps: arguments.steps,
+        batch_size: arguments.batch_size,
+        learning_rate: arguments.lr,
+        seed: arguments.seed,
+        sample_every: arguments.sample_every,
+        device: arguments.device,
+        precision: arguments.precision,
+        resume: arguments.resume,
+    };
+    let mut shown = Instant::now();
+    toybox::pretrain::pretrain(arguments.part, &options, &mut |report| {
+        match report {
+            Report::Step(record) if shown.elapsed().as_secs() >= 10 || record.step < 4 => {
+                shown = Instant::now();
+                let terms = record.terms.iter().map(|(name, value)| format!(" {name} {value:.4}"));
+                let terms: String = terms.collect();
+                let (step, loss, seconds) = (record.step, record.loss, record.seconds);
+                eprintln!("{step} loss {loss:.4}{terms} {seconds:.2} s");
+            }
+            Report::Step(_) => {}
+            Report::Written(path) => eprintln!("wrote {}", path.display()),
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+}
+
+fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
     match command {
         Command::Sheet { seed, rows, columns, out } => {
             let samples: Vec<_> =
@@ -95,12 +164,18 @@ fn run(command: Command) -> Result<PathBuf, Error> {
             toybox::save(&toybox::contact_sheet(&cells, 8), &out)?;
             Ok(out)
         }
+        Command::Pretrain(arguments) => Ok(pretrain(arguments)?),
         Command::Dataset { count, seed, directory } => {
-            toybox::dataset(&directory, count, seed).map(|()| directory)
+            toybox::dataset(&directory, count, seed)?;
+            Ok(directory)
         }
-        Command::Concepts { directory } => toybox::concepts(&directory).map(|()| directory),
+        Command::Concepts { directory } => {
+            toybox::concepts(&directory)?;
+            Ok(directory)
+        }
         Command::People { pairs, seed, directory } => {
-            toybox::people(&directory, pairs, seed).map(|()| directory)
+            toybox::people(&directory, pairs, seed)?;
+            Ok(directory)
         }
     }
 }

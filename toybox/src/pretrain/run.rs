@@ -1,0 +1,156 @@
+//! What all parts share: the trainer, checkpoints, the log and resuming.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use pipelines::Error;
+use pipelines::config::LrShape;
+use pipelines::trainer::{
+    AdamW, AdamWConfig, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
+};
+use tch::Tensor;
+use torch_ext::Generator;
+
+/// Seconds between checkpoints.
+const CHECKPOINT_EVERY: u64 = 180;
+
+/// How one part is trained.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the base: configurations are read there, weights written.
+    pub base: PathBuf,
+    /// Folder for checkpoints, the log and sample sheets.
+    pub work: PathBuf,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Samples in a step.
+    pub batch_size: usize,
+    /// Peak of the learning rate; it warms up over the first hundredth and falls as a cosine.
+    pub learning_rate: f64,
+    /// Of parameters, samples and noise.
+    pub seed: u64,
+    /// Steps between sample sheets.
+    pub sample_every: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// `auto`, `f32`, `bf16`: what the network computes in; parameters are f32.
+    pub precision: String,
+    /// Go on from the checkpoint in `work`.
+    pub resume: bool,
+}
+
+/// What a run reports.
+pub enum Report<'a> {
+    /// An optimiser step.
+    Step(&'a StepRecord),
+    /// A file was written.
+    Written(&'a Path),
+}
+
+/// Trains `parameters` on `step`. `keep` is called at every checkpoint and at the end with the parameters'
+/// running average and writes what the part ships; `sheet` draws samples.
+pub(super) fn fit(
+    name: &str,
+    options: &Options,
+    parameters: Vec<Tensor>,
+    step: &mut dyn TrainStep,
+    keep: &mut dyn FnMut(&[Tensor]) -> Result<PathBuf, Error>,
+    sheet: &mut dyn FnMut(&[Tensor], &Path) -> Result<(), Error>,
+    report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
+) -> Result<PathBuf, Error> {
+    let work = options.work.join(name);
+    fs::create_dir_all(&work).map_err(|source| Error::Io {
+        path: work.clone(),
+        verb: "created",
+        source,
+    })?;
+    let identity =
+        format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
+    let mut average = Average::new(&parameters);
+    let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
+    let mut trainer = Trainer {
+        optimizer: AdamW::new(parameters, adam),
+        draw: Generator::cpu(options.seed),
+        step: 0,
+        steps: options.steps,
+        accumulation: 1,
+        learning_rate: LearningRate {
+            peak: options.learning_rate,
+            shape: LrShape::Cosine,
+            warmup: (options.steps / 100).max(10),
+            steps: options.steps,
+        },
+        max_grad_norm: 1.0,
+        loss_scale: 1.0,
+        last_good: None,
+    };
+    if options.resume {
+        state::check(&work, options.steps, &identity)?;
+        state::load(&mut trainer, &work)?;
+        average.load(&work.join("average.safetensors"))?;
+    }
+    let mut since = Instant::now();
+    let mut after = |trainer: &Trainer, record: &StepRecord| {
+        average.follow(&trainer.optimizer.parameters, trainer.step);
+        let flow = report(Report::Step(record));
+        let due = options.sample_every > 0 && trainer.step.is_multiple_of(options.sample_every);
+        if due || trainer.step == options.steps {
+            let path = work.join(format!("sheet-{:06}.png", trainer.step));
+            sheet(&average.tensors, &path)?;
+            let _ = report(Report::Written(&path)); // asked again after the next step
+        }
+        let last = flow.is_break() || trainer.step == options.steps;
+        if last || since.elapsed().as_secs() >= CHECKPOINT_EVERY {
+            since = Instant::now();
+            state::save(trainer, &work, &identity)?;
+            average.save(&work.join("average.safetensors"))?;
+            let path = keep(&average.tensors)?;
+            let _ = report(Report::Written(&path)); // likewise
+        }
+        Ok(flow)
+    };
+    match trainer.fit(step, &mut after) {
+        Ok(_) => Ok(work),
+        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: Some(work) }),
+        Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// Exponential moving average of the parameters (decay 0.999, less at the beginning).
+struct Average {
+    tensors: Vec<Tensor>,
+}
+
+impl Average {
+    fn new(parameters: &[Tensor]) -> Self {
+        Self { tensors: parameters.iter().map(|p| p.detach().copy()).collect() }
+    }
+
+    fn follow(&mut self, parameters: &[Tensor], step: u64) {
+        let decay = ((1.0 + step as f64) / (10.0 + step as f64)).min(0.999);
+        tch::no_grad(|| {
+            for (average, parameter) in self.tensors.iter_mut().zip(parameters) {
+                *average = average.lerp(&parameter.detach(), 1.0 - decay);
+            }
+        });
+    }
+
+    fn save(&self, path: &Path) -> Result<(), Error> {
+        let named = self.tensors.iter().enumerate();
+        let named = named.map(|(i, t)| (format!("{i:04}"), t.shallow_clone())).collect();
+        Ok(models::weights::write(path, named)?)
+    }
+
+    fn load(&mut self, path: &Path) -> Result<(), Error> {
+        let read = Tensor::read_safetensors(path).map_err(models::ModelError::from)?;
+        for (name, tensor) in read {
+            let place = name.parse::<usize>().ok().and_then(|i| self.tensors.get_mut(i));
+            if let Some(place) = place {
+                *place = tensor.to_device(place.device());
+            }
+        }
+        Ok(())
+    }
+}

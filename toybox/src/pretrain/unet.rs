@@ -1,0 +1,150 @@
+//! The denoising network, on latents of the trained autoencoder and contexts of the trained text encoder.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use embeddings::{Conditioner, Overflow};
+use models::folder::ModelFolder;
+use models::fresh::Fresh;
+use models::params::Params;
+use models::samplers::{self, SamplerConfig, SamplerKind};
+use models::schedule::NoiseSchedule;
+use models::unet::{Conditioning, UNet};
+use models::vae::Vae;
+use models::weights;
+use pipelines::trainer::{Losses, TrainStep};
+use pipelines::{Error, Guidance, denoise, picture};
+use tch::{Kind, Tensor};
+use torch_ext::Generator;
+
+use super::data::{self, Sample};
+use super::run::{self, Options, Report};
+
+/// Share of samples whose caption is emptied, for guidance.
+const EMPTY: f64 = 0.1;
+/// Of the min-SNR weights.
+const GAMMA: f64 = 5.0;
+
+struct Denoise<'a> {
+    unet: &'a UNet,
+    vae: &'a Vae,
+    conditioner: &'a Conditioner,
+    schedule: NoiseSchedule,
+    options: &'a Options,
+}
+
+impl TrainStep for Denoise<'_> {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+        let size = self.options.batch_size;
+        let mut samples = data::samples(self.options.seed, index * size as u64, size);
+        let emptied: Vec<f32> = Vec::try_from(draw.rand(&[size as i64])).unwrap_or_default();
+        for (sample, share) in samples.iter_mut().zip(emptied) {
+            if f64::from(share) < EMPTY {
+                sample.caption.clear();
+            }
+        }
+        let (x_0, context) = tch::no_grad(|| {
+            let latents = self.vae.encode(&data::pictures(&samples)).mean;
+            (latents * self.vae.scaling_factor(), self.encode(&samples))
+        });
+        let noise = draw.randn(&x_0.size()).to_device(x_0.device());
+        let last = self.schedule.alpha_bar().len() as i64;
+        let timesteps = draw.randint(0, last, &[size as i64]).to_device(x_0.device());
+        let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
+        let prediction = self.unet.forward(&x_t, &timesteps, &context).to_kind(Kind::Float);
+        let target = self.schedule.target(&x_0, &noise, &timesteps);
+        let error =
+            (prediction - target).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float);
+        let plain = error.mean(Kind::Float).double_value(&[]);
+        let total = (error * self.schedule.min_snr_weight(&timesteps, GAMMA)).mean(Kind::Float);
+        Losses { total, terms: vec![("plain", plain)] }
+    }
+}
+
+impl Denoise<'_> {
+    fn encode(&self, samples: &[Sample]) -> Conditioning {
+        let tokens: Vec<_> = samples
+            .iter()
+            .map(|sample| {
+                let tokens = self.conditioner.tokenize(&sample.caption, &[], Overflow::Truncate);
+                tokens.expect("captions hold no concept")
+            })
+            .collect();
+        let context = self.conditioner.encode(&tokens.iter().collect::<Vec<_>>(), &[]);
+        Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())))
+    }
+}
+
+/// Trains the U-Net; writes `unet/`.
+pub(super) fn train(
+    options: &Options,
+    report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
+) -> Result<PathBuf, Error> {
+    let (device, kind) = super::place(options)?;
+    let folder = ModelFolder::open(&options.base, None)?;
+    let clip = folder.load_text_encoder(Kind::Float, device)?;
+    let conditioner = Conditioner::new(folder.tokenizer()?, clip, 0);
+    let vae = folder.load_vae(kind, device)?;
+    let source = Fresh::new(options.seed, kind, device);
+    let unet = UNet::new(&Params::root(&source), &folder.unet);
+    let (names, parameters): (Vec<String>, Vec<Tensor>) = source.parameters().into_iter().unzip();
+    let leaves: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
+    let schedule = NoiseSchedule::new(&folder.scheduler)?;
+
+    let mut keep = |average: &[Tensor]| {
+        let path = options.base.join("unet/diffusion_pytorch_model.safetensors");
+        let halves = average.iter().map(|t| t.to_kind(Kind::Half));
+        weights::write(&path, names.iter().cloned().zip(halves).collect())?;
+        Ok(path)
+    };
+    let shown = data::samples(options.seed ^ 0x5EED, 0, 16);
+    let mut sheet = |average: &[Tensor], path: &Path| {
+        tch::no_grad(|| {
+            let now: Vec<Tensor> = leaves.iter().map(Tensor::copy).collect();
+            leaves.iter().zip(average).for_each(|(leaf, mean)| leaf.shallow_clone().copy_(mean));
+            let drawn = draw_samples(&unet, &vae, &conditioner, &folder, &shown);
+            leaves.iter().zip(&now).for_each(|(leaf, was)| leaf.shallow_clone().copy_(was));
+            let cells: Vec<_> =
+                drawn?.into_iter().zip(&shown).map(|(cell, s)| (cell, s.caption.clone())).collect();
+            let sheet = crate::contact_sheet(&cells, 4);
+            picture::write(path, &sheet, None, picture::Existing::Replace)?;
+            Ok(())
+        })
+    };
+    let mut step = Denoise { unet: &unet, vae: &vae, conditioner: &conditioner, schedule, options };
+    run::fit("unet", options, parameters, &mut step, &mut keep, &mut sheet, report)
+}
+
+/// Draws each caption with seed 1 and guidance 4, in 20 steps.
+fn draw_samples(
+    unet: &UNet,
+    vae: &Vae,
+    conditioner: &Conditioner,
+    folder: &ModelFolder,
+    samples: &[Sample],
+) -> Result<Vec<image::RgbImage>, Error> {
+    let encode = |text: &str| -> Result<_, Error> {
+        let tokens = conditioner.tokenize(text, &[], Overflow::Truncate)?;
+        Ok(conditioner.encode(&[&tokens], &[]).map(|c| c.to_kind(unet.kind())))
+    };
+    let negative = encode("")?;
+    let side = folder.unet.sample_size.unwrap_or(32);
+    let mut pictures = Vec::new();
+    for sample in samples {
+        let guidance = Guidance::classifier_free(&encode(&sample.caption)?, &negative, 4.0, 0.0);
+        let draw = Generator::cpu(1);
+        let mut noise =
+            || draw.randn(&[1, folder.unet.in_channels, side, side]).to_device(unet.device());
+        let initial = noise();
+        let config = SamplerConfig::default();
+        let mut sampler =
+            samplers::build(SamplerKind::DpmPlusPlus2M, &folder.scheduler, &config, 20)?;
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let latents = denoise(unet, &mut *sampler, &guidance, &initial, &mut noise, &mut go_on);
+        for latents in latents {
+            let decoded = vae.decode(&latents).squeeze_dim(0).to_device(tch::Device::Cpu);
+            pictures.push(picture::to_rgb(&decoded)?);
+        }
+    }
+    Ok(pictures)
+}
