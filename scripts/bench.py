@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Our steps and PyTorch's in turns, A B A B, on the same weights; the table of BENCHMARKS.md.
 
-    scripts/bench.py --ours target/release/examples/bench --python PEER/bin/python --peer PEER_FOLDER \
-                     --weights FOLDER [--sizes small sd15] [--dtypes f32 bf16] [--rounds 3] [--markdown FILE]
+    cargo build --release -p pipelines --example bench
+    scripts/bench.py --python PEER/bin/python --peer PEER_FOLDER [--sizes small sd15] [--dtypes f32 bf16] [--rounds 3]
 
 Every measurement is a fresh process that loads the weights, takes a warm-up step and times a few more; ours and theirs
 alternate, one at a time. PEER_FOLDER holds the peer's script (`peer_sd15.py`): plain eager diffusers on the installed
@@ -89,10 +89,12 @@ def measure(args, size: str, dtype: str, what: str, environment: dict[str, str])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ours", type=Path, required=True, help="the built example `bench` of the crate pipelines")
-    parser.add_argument("--python", required=True, help="an interpreter with torch, diffusers and transformers")
+    target = Path(__file__).resolve().parent.parent / "target"
+    parser.add_argument("--ours", type=Path, default=target / "release/examples/bench",
+                        help="the built example `bench` of the crate pipelines")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter with torch, diffusers and transformers")
     parser.add_argument("--peer", type=Path, required=True, help="folder of peer_sd15.py")
-    parser.add_argument("--weights", type=Path, required=True, help="folder for the random weights, 4.3 GB")
+    parser.add_argument("--weights", type=Path, default=target / "bench", help="folder for the random weights, 4.3 GB")
     parser.add_argument("--sizes", nargs="+", choices=["small", "sd15"], default=["small", "sd15"])
     parser.add_argument("--dtypes", nargs="+", choices=list(BYTES), default=["f32", "bf16"])
     parser.add_argument("--steps", nargs="+", choices=["train", "denoise"], default=["train", "denoise"])

@@ -104,12 +104,12 @@ fn time_denoising(
         precision: precision.parse::<Precision>()?,
         output: scratch.to_owned(),
     })?;
-    generate(&plan, &mut |progress| match progress {
-        Progress::Step { .. } => steps.step(),
-        _ => {
-            steps.start();
-            ControlFlow::Continue(())
+    generate(&plan, &mut |progress| {
+        if let Progress::Step { .. } = progress {
+            return steps.step();
         }
+        steps.start();
+        ControlFlow::Continue(())
     })?;
     Ok(())
 }
