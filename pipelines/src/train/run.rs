@@ -13,10 +13,10 @@ use torch_ext::Generator;
 
 use super::objective::{Prompts, Reconstruction};
 use super::plan::TrainPlan;
+use super::sample::sample_picture;
 use super::{Event, Observer};
 use crate::Error;
 use crate::error::guarded;
-use crate::generate::sample_picture;
 use crate::latents::LatentCache;
 use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
 
