@@ -249,10 +249,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing").join("a.png");
         let error = write(&missing, &picture(1), None, Existing::Keep).unwrap_err().to_string();
-        assert!(
-            error.contains("missing") && error.ends_with("; check the path"),
-            "{error}"
-        );
+        assert!(error.contains("missing") && error.ends_with("; check the path"), "{error}");
 
         let taken = folder.path().join("taken.png"); // a folder, which no file replaces
         fs::create_dir(&taken).unwrap();
