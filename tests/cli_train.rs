@@ -221,8 +221,8 @@ fn gradient_checkpointing_changes_memory_and_not_the_gradient() {
     };
     let (plain, checkpointed) =
         (first("plain", &[]), first("checkpointed", &["--gradient-checkpointing"]));
-    for (a, b) in plain.iter().zip(checkpointed) {
-        assert!((a - b).abs() < 1e-4 * a, "{a} is not {b}");
+    for ((a, b), apart) in plain.iter().zip(checkpointed).zip([1e-5, 1e-3]) {
+        assert!((a - b).abs() < apart * a, "{a} is not {b}");
     }
 }
 
