@@ -212,12 +212,17 @@ fn a_save_that_fails_keeps_the_files_of_the_last_one() {
 }
 
 #[test]
-fn gradient_checkpointing_changes_memory_and_not_the_losses() {
-    let (plain, checkpointed) = (scratch("plain"), scratch("checkpointed"));
-    train(&plain, &["--steps", "3"]).paths();
-    train(&checkpointed, &["--steps", "3", "--gradient-checkpointing"]).paths();
-    for (a, b) in losses(&plain).iter().zip(losses(&checkpointed)) {
-        assert!((a - b).abs() < 1e-5 * a, "{a} is not {b}");
+fn gradient_checkpointing_changes_memory_and_not_the_gradient() {
+    let first = |name: &str, more: &[&str]| {
+        let out = scratch(name);
+        train(&out, &[&["--steps", "1"], more].concat()).paths();
+        let record = log(&out).swap_remove(0);
+        ["loss", "gradient_norm"].map(|key| record[key].as_f64().expect("a number"))
+    };
+    let (plain, checkpointed) =
+        (first("plain", &[]), first("checkpointed", &["--gradient-checkpointing"]));
+    for ((a, b), apart) in plain.iter().zip(checkpointed).zip([1e-5, 1e-3]) {
+        assert!((a - b).abs() < apart * a, "{a} is not {b}");
     }
 }
 
