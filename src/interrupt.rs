@@ -14,7 +14,7 @@ pub const EXIT_CODE: u8 = 130;
 pub fn listen() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::SeqCst) {
-            std::process::exit(EXIT_CODE.into());
+            torch_ext::exit_now(EXIT_CODE.into());
         }
         eprintln!("\nstopping after this step; press Ctrl-C again to stop at once and lose it");
     })

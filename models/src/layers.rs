@@ -157,6 +157,17 @@ impl Activation {
     }
 }
 
+/// `silu`, in place where no gradient will ask for `x`.
+pub(crate) fn silu(mut x: Tensor) -> Tensor {
+    if x.requires_grad() { x.silu() } else { x.silu_() }
+}
+
+/// `x + y` into the memory of `x`, the fresh result of a layer: no layer here reads its own result again in
+/// the backward pass.
+pub(crate) fn add(mut x: Tensor, y: &Tensor) -> Tensor {
+    x.g_add_(y)
+}
+
 /// Multi-head attention of already projected `q` `[B, P, C]`, `k` and `v` `[B, S, C]`; `[B, P, C]`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, causal: bool) -> Tensor {
     let [q, k, v] = [q, k, v].map(|x| split_heads(x, heads)); // [B, heads, P or S, C / heads]

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::layers::{Conv2d, GroupNorm, Linear, add, silu};
 use crate::params::Params;
 
 /// `ResnetBlock2D`; the VAE builds it without a timestep.
@@ -44,14 +44,14 @@ impl ResnetBlock2D {
 
     /// `x` `[B, inputs, H, W]` and the time embedding `[B, T]` to `[B, outputs, H, W]`.
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
-        let mut h = self.conv1.forward(&self.norm1.forward(x).silu());
+        let mut h = self.conv1.forward(&silu(self.norm1.forward(x)));
         if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
             h += project.forward(&time.silu()).unsqueeze(-1).unsqueeze(-1); // [B, outputs, 1, 1]
         }
-        let h = self.conv2.forward(&self.norm2.forward(&h).silu());
+        let h = self.conv2.forward(&silu(self.norm2.forward(&h)));
         match &self.conv_shortcut {
-            Some(shortcut) => h + shortcut.forward(x),
-            None => h + x,
+            Some(shortcut) => add(h, &shortcut.forward(x)),
+            None => add(h, x),
         }
     }
 }

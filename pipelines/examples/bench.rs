@@ -104,12 +104,12 @@ fn time_denoising(
         precision: precision.parse::<Precision>()?,
         output: scratch.to_owned(),
     })?;
-    generate(&plan, &mut |progress| match progress {
-        Progress::Step { .. } => steps.step(),
-        _ => {
-            steps.start();
-            ControlFlow::Continue(())
+    generate(&plan, &mut |progress| {
+        if let Progress::Step { .. } = progress {
+            return steps.step();
         }
+        steps.start();
+        ControlFlow::Continue(())
     })?;
     Ok(())
 }
@@ -136,22 +136,23 @@ struct Clocks {
 
 impl Clocks {
     fn now() -> Self {
-        let ticks = |text: &str, skip: usize, fields: &[usize]| -> f64 {
-            let numbers: Vec<f64> =
-                text.split_whitespace().skip(skip).map(|n| n.parse().unwrap_or(0.0)).collect();
-            fields.iter().filter_map(|&i| numbers.get(i)).sum::<f64>() / TICKS_A_SECOND
-        };
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The command's name, in brackets, may hold spaces; user and system time are fields 14 and 15.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let all = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let cpu = all.lines().next().unwrap_or_default();
-        Self {
-            wall: Instant::now(),
-            own: ticks(after_name, 11, &[0, 1]),
-            machine: ticks(cpu, 1, &[0, 1, 2, 5, 6]), // user, nice, system, irq, softirq
-        }
+        let ticks = all.split_whitespace().skip(1).map(|n| n.parse().unwrap_or(0.0));
+        let ticks: Vec<f64> = ticks.take(7).collect();
+        // User, nice, system, irq, softirq; neither idle nor waiting for a disk.
+        let busy = [0, 1, 2, 5, 6].iter().filter_map(|&i| ticks.get(i)).sum::<f64>();
+        Self { wall: Instant::now(), own: own_seconds(), machine: busy / TICKS_A_SECOND }
     }
+}
+
+/// The CPU time of all our threads, to the nanosecond.
+fn own_seconds() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
+        .filter_map(|stat| stat.split_whitespace().next()?.parse::<f64>().ok())
+        .sum::<f64>()
+        / 1e9
 }
 
 /// The samples of a run: a warm-up that is thrown away, then as many as were asked for.

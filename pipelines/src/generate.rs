@@ -8,19 +8,17 @@ use embeddings::{
     Conditioner, Overflow, PromptError, PromptTokens, TextualInversion, check_placeholder,
 };
 use image::RgbImage;
-use models::samplers::{self, SamplerConfig, SamplerKind, SamplerName};
-use models::schedule::{ScheduleConfig, TimestepSpacing};
-use models::unet::{CrossAttnContext, UNet};
-use models::vae::Vae;
+use models::samplers::{self, SamplerConfig, SamplerName};
+use models::schedule::TimestepSpacing;
+use models::unet::CrossAttnContext;
 use sha2::{Digest as _, Sha256};
-use tch::{Device, Kind, Tensor};
-use torch_ext::Generator;
+use tch::{Device, Kind};
 
 use crate::error::guarded;
 use crate::output::prepare_folder;
+use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
-use crate::train::TrainPlan;
-use crate::{Base, DeviceChoice, Error, Guidance, Precision, denoise};
+use crate::{Base, DeviceChoice, Error, Precision};
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -87,18 +85,6 @@ pub struct GeneratePlan {
     device: Device,
     kind: Kind,
     warnings: Vec<String>,
-}
-
-/// How one picture is sampled.
-#[derive(Clone)]
-pub(crate) struct Sampling {
-    pub kind: SamplerKind,
-    pub config: SamplerConfig,
-    pub steps: usize,
-    pub guidance: f64,
-    pub guidance_rescale: f64,
-    pub width: i64,
-    pub height: i64,
 }
 
 /// What drawing reports.
@@ -295,100 +281,6 @@ fn run(
     }
     drawn.interrupted = false;
     Ok(drawn)
-}
-
-/// The networks that turn a context and seeds into pictures.
-struct Painter<'a> {
-    unet: &'a UNet,
-    vae: &'a Vae,
-    schedule: &'a ScheduleConfig,
-}
-
-impl Painter<'_> {
-    /// One picture a seed, in one batch; nothing where `on_step` stopped it.
-    ///
-    /// The noise of a seed is that of `torch.Generator("cpu").manual_seed(seed)`, so that a picture can be
-    /// compared with Python's.
-    fn draw(
-        &self,
-        sampling: &Sampling,
-        context: &CrossAttnContext,
-        negative: &CrossAttnContext,
-        seeds: &[u64],
-        on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Option<Vec<RgbImage>>, Error> {
-        let device = self.unet.device();
-        let batch = seeds.len() as i64;
-        let each = |context: &CrossAttnContext| {
-            context.map(|c| c.to_kind(self.unet.kind()).repeat([batch, 1, 1]))
-        };
-        let guidance = Guidance::classifier_free(
-            &each(context),
-            &each(negative),
-            sampling.guidance,
-            sampling.guidance_rescale,
-        );
-        let generators: Vec<Generator> = seeds.iter().map(|&seed| Generator::cpu(seed)).collect();
-        let (f, channels) = (self.vae.downscale(), self.unet.config().in_channels);
-        let shape = [1, channels, sampling.height / f, sampling.width / f];
-        let mut noise = || {
-            let each: Vec<Tensor> = generators.iter().map(|g| g.randn(&shape)).collect();
-            Tensor::cat(&each, 0).to_device(device) // [B, 4, h, w]
-        };
-        let initial = noise();
-        let mut sampler =
-            samplers::build(sampling.kind, self.schedule, &sampling.config, sampling.steps)?;
-        let Some(latents) =
-            denoise(self.unet, &mut *sampler, &guidance, &initial, &mut noise, on_step)
-        else {
-            return Ok(None);
-        };
-        let pictures = (0..batch).map(|i| {
-            let decoded = self.vae.decode(&latents.narrow(0, i, 1)).squeeze_dim(0); // [3, H, W]
-            Ok(picture::to_rgb(&decoded.to_device(Device::Cpu))?)
-        });
-        pictures.collect::<Result<Vec<_>, Error>>().map(Some)
-    }
-}
-
-/// Draws one picture of a run in training; the VAE is read for it and leaves again. False where `on_step`
-/// stopped it.
-pub(crate) fn sample_picture(
-    plan: &TrainPlan,
-    conditioner: &Conditioner,
-    unet: &UNet,
-    concept: &TextualInversion,
-    prompt: &str,
-    path: &Path,
-    on_step: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<bool, Error> {
-    let folder = &plan.base.folder;
-    let side = i64::from(plan.photos.photos[0].pixels.width());
-    let sampling = Sampling {
-        kind: SamplerKind::DpmPlusPlus2M,
-        config: SamplerConfig::default(),
-        steps: plan.config.sample_steps,
-        guidance: plan.config.sample_guidance,
-        guidance_rescale: 0.0,
-        width: side,
-        height: side,
-    };
-    tch::no_grad(|| {
-        let vae = folder.load_vae(plan.kind, plan.device)?;
-        let painter = Painter { unet, vae: &vae, schedule: &folder.scheduler };
-        let encode = |prompt: &str| -> Result<CrossAttnContext, PromptError> {
-            let tokens = conditioner.tokenize(prompt, &[concept], Overflow::Refuse)?;
-            Ok(conditioner.encode(&[&tokens], &[concept]))
-        };
-        let (context, negative) = (encode(prompt)?, encode("")?);
-        let seeds = [plan.config.seed];
-        let drawn = painter.draw(&sampling, &context, &negative, &seeds, &mut |_, _| on_step())?;
-        let Some(pictures) = drawn else { return Ok(false) };
-        for pixels in pictures {
-            picture::write(path, &pixels, None, Existing::Replace)?;
-        }
-        Ok(true)
-    })
 }
 
 /// The spacing of timesteps by its name.

@@ -14,6 +14,7 @@ mod error;
 pub mod generate;
 mod latents;
 mod output;
+mod painter;
 pub mod photos;
 pub mod picture;
 pub mod templates;

@@ -36,16 +36,19 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let outcome = train(&plan, &mut show);
     show.progress.finish();
     let (path, code) = match outcome? {
-        Outcome::Finished(path) => (path, ExitCode::SUCCESS),
+        Outcome::Finished(path) => (Some(path), ExitCode::SUCCESS),
         Outcome::Interrupted(path) => {
-            show.progress.say("interrupted; go on with the same command and --resume");
+            show.progress.say(match path {
+                Some(_) => "interrupted; go on with the same command and --resume",
+                None => "interrupted before the first step; nothing was saved",
+            });
             (path, ExitCode::from(interrupt::EXIT_CODE))
         }
     };
     if show.json {
         let interrupted = code != ExitCode::SUCCESS;
         output::line(json!({ "event": "end", "path": path, "interrupted": interrupted }));
-    } else {
+    } else if let Some(path) = path {
         output::line(path.display());
     }
     Ok(code)

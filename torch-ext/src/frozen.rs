@@ -2,12 +2,14 @@
 //!
 //! Plain libtorch lays a weight out anew in each call, which for the deep layers of a U-Net costs more than the product.
 //! Here that happens once: for the forward pass at the first call, for the backward pass at the first gradient. Gradients
-//! reach `x` only; nothing is saved for a weight's gradient, not even `x`. On CUDA, and in kinds other than f32 and bf16,
-//! the same layers call libtorch's plain operators.
+//! reach `x` only; nothing is saved for a weight's gradient, not even `x`. On CUDA, in kinds other than f32 and bf16, and
+//! for linear layers in f32, where packing gains nothing, the same layers call libtorch's plain operators.
 //!
 //! Memory: once packed, the layer lets go of the plain weight, so drop yours after building it and there is one copy. A
-//! layer that is differentiated holds a second packed copy; the plain form then exists for a moment, a layer at a time.
-//! The packing is chosen for the first shape that is seen; other shapes work, and may be a little slower.
+//! layer that is differentiated packs a second copy, if its weight is small beside the rows (pixels) that it meets: at most
+//! 4096 numbers a row. A larger one stays one plain matrix, which serves both passes; a convolution is then its product
+//! with the pixels under the kernel. That keeps a network to one copy and a little more, and is as fast.
+//! Which of these it is, the first call decides; other shapes work, and may be a little slower.
 
 use std::ptr::NonNull;
 

@@ -23,6 +23,7 @@ pub use generator::Generator;
 pub use grad::grad;
 pub use mapped::MappedFile;
 pub use runtime::{
-    MemoryStats, channels_last, empty_cache, is_channels_last, libtorch_version, memory_stats,
-    reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads, threads,
+    MemoryStats, channels_last, empty_cache, exit_now, is_channels_last, libtorch_version,
+    memory_stats, reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads,
+    threads,
 };

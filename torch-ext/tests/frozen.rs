@@ -64,6 +64,32 @@ fn a_frozen_convolution_is_the_plain_one_for_every_shape_and_kind() {
 }
 
 #[test]
+fn a_large_weight_that_meets_few_rows_is_the_plain_one_too() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let g = Generator::cpu(0);
+        let (w, b) = (g.randn(&[96, 64]).to_kind(kind), g.randn(&[96]).to_kind(kind));
+        let layer = FrozenLinear::new(&w, Some(&b)).unwrap();
+        for size in [vec![1, 64], vec![2, 3, 64]] {
+            assert_same(kind, &g.randn(&size), |x| layer.forward(x), |x| x.linear(&w, Some(&b)));
+        }
+        for (k, stride, padding) in [(3, 1, 1), (1, 1, 0), (3, 2, 1), (3, 1, 0), (1, 1, 2)] {
+            let w = g.randn(&[192, 160, k, k]).to_kind(kind);
+            let b = g.randn(&[192]).to_kind(kind);
+            let layer = FrozenConv2d::new(&w, Some(&b), stride, padding).unwrap();
+            let plain = |x: &Tensor| x.conv2d(&w, Some(&b), [stride; 2], [padding; 2], [1, 1], 1);
+            for size in [[1, 160, 3, 2], [2, 160, 5, 4]] {
+                let size = size.map(|n| n + i64::from(padding == 0 && k == 3 && n < 3));
+                let x = g.randn(&size);
+                assert_same(kind, &x, |x| layer.forward(x), plain);
+                assert_same(kind, &torch_ext::channels_last(&x), |x| layer.forward(x), plain);
+                let in_place = |mut y: Tensor| y.g_add_scalar_(1.0);
+                assert_same(kind, &x, |x| in_place(layer.forward(x)), |x| in_place(plain(x)));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_frozen_layer_keeps_no_graph_where_x_needs_none() {
     let g = Generator::cpu(0);
     let layer = FrozenLinear::new(&g.randn(&[4, 4]).set_requires_grad(true), None).unwrap();

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::layers::{Activation, LayerNorm, Linear, attention};
+use crate::layers::{Activation, LayerNorm, Linear, add, attention};
 use crate::params::Params;
 
 /// The sizes of one block.
@@ -61,8 +61,8 @@ impl Block {
         let (h, attn) = (self.layer_norm1.forward(x), &self.self_attn);
         let (q, k, v) = (attn.q_proj.forward(&h), attn.k_proj.forward(&h), attn.v_proj.forward(&h));
         let attended = attention(&q, &k, &v, self.config.heads, self.config.causal);
-        let x = x + attn.out_proj.forward(&attended);
+        let x = add(attn.out_proj.forward(&attended), x);
         let h = self.config.activation.forward(&self.fc1.forward(&self.layer_norm2.forward(&x)));
-        x + self.fc2.forward(&h)
+        add(self.fc2.forward(&h), &x)
     }
 }

@@ -57,10 +57,6 @@ impl Sampler for Ddim {
         &self.timesteps
     }
 
-    fn initial_noise_scale(&self) -> f64 {
-        1.0
-    }
-
     fn step(
         &mut self,
         prediction: &Tensor,

@@ -47,7 +47,9 @@ pub trait Sampler {
     fn timesteps(&self) -> &[f64];
 
     /// What standard normal noise is multiplied by to start.
-    fn initial_noise_scale(&self) -> f64;
+    fn initial_noise_scale(&self) -> f64 {
+        1.0
+    }
 
     /// What the network reads at the current evaluation; the kind of `x_t`.
     fn model_input(&self, x_t: &Tensor) -> Tensor {

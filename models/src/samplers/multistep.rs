@@ -100,10 +100,6 @@ impl Sampler for DpmPlusPlus2M {
         &self.timesteps
     }
 
-    fn initial_noise_scale(&self) -> f64 {
-        1.0
-    }
-
     fn step(
         &mut self,
         prediction: &Tensor,

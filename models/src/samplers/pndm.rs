@@ -112,10 +112,6 @@ impl Sampler for Pndm {
         &self.timesteps
     }
 
-    fn initial_noise_scale(&self) -> f64 {
-        1.0
-    }
-
     fn step(
         &mut self,
         prediction: &Tensor,

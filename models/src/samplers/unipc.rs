@@ -109,10 +109,6 @@ impl Sampler for UniPc {
         &self.timesteps
     }
 
-    fn initial_noise_scale(&self) -> f64 {
-        1.0
-    }
-
     fn step(
         &mut self,
         prediction: &Tensor,

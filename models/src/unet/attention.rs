@@ -4,7 +4,9 @@ use tch::{Kind, Tensor};
 
 use super::conditioning::{AttnProbe, KeyValue, LayerId, LayerIds};
 use super::config::UNetConfig;
-use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear, attention, merge_heads, split_heads};
+use crate::layers::{
+    Conv2d, GroupNorm, LayerNorm, Linear, add, attention, merge_heads, split_heads,
+};
 use crate::params::Params;
 
 /// `Attention` of diffusers: projections around the product.
@@ -76,7 +78,9 @@ impl FeedForward {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let halves = self.proj.forward(x).chunk(2, -1);
-        self.out.forward(&(&halves[0] * halves[1].gelu("none")))
+        let mut gate = halves[1].gelu("none");
+        let gated = if gate.requires_grad() { &halves[0] * gate } else { gate.g_mul_(&halves[0]) };
+        self.out.forward(&gated)
     }
 }
 
@@ -100,7 +104,7 @@ impl BasicTransformerBlock {
     ) -> Tensor {
         let h = self.norm1.forward(x);
         let itself = KeyValue::same(h.shallow_clone());
-        let x = x + self.attn1.forward(&h, &itself, None);
+        let x = add(self.attn1.forward(&h, &itself, None), x);
         let h = self.norm2.forward(&x);
         let attended = match probe {
             Some(probe) => {
@@ -109,8 +113,8 @@ impl BasicTransformerBlock {
             }
             None => self.attn2.forward(&h, context, None),
         };
-        let x = x + attended;
-        &x + self.ff.forward(&self.norm3.forward(&x))
+        let x = add(attended, &x);
+        add(self.ff.forward(&self.norm3.forward(&x)), &x)
     }
 }
 
@@ -198,7 +202,7 @@ impl Transformer2D {
             Projection::Conv(conv) => conv.forward(&to_picture(&h, height, width)),
             Projection::Linear(linear) => to_picture(&linear.forward(&h), height, width),
         }; // [B, C, H, W]
-        h + x
+        add(h, x)
     }
 }
 

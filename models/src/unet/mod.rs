@@ -12,7 +12,7 @@ pub use config::UNetConfig;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::layers::{Conv2d, GroupNorm, Linear, silu};
 use crate::params::Params;
 use blocks::{DownBlock, MidBlock, Pass, UpBlock};
 
@@ -160,7 +160,7 @@ impl UNet {
         for block in &self.up_blocks {
             x = block.forward(&x, &mut skips, &mut pass);
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+        self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
     }
 
     /// Sinusoids of the timesteps through a two-layer perceptron, `[B, 4 · channels]`.

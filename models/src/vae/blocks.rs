@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::VaeConfig;
-use crate::layers::{Conv2d, GroupNorm, Linear, attention};
+use crate::layers::{Conv2d, GroupNorm, Linear, attention, silu};
 use crate::params::Params;
 use crate::resnet::{Norm, ResnetBlock2D, Upsample2D};
 
@@ -130,7 +130,7 @@ impl Encoder {
             }
         }
         let x = self.mid_block.forward(&x);
-        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+        self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
     }
 }
 
@@ -179,6 +179,6 @@ impl Decoder {
                 x = upsampler.forward(&x, [2 * size[2], 2 * size[3]]);
             }
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+        self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
     }
 }

@@ -3,6 +3,7 @@
 mod objective;
 mod plan;
 mod run;
+mod sample;
 
 pub use plan::TrainPlan;
 pub use run::{Outcome, train};

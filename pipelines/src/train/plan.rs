@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
 use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
+use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
@@ -161,7 +162,22 @@ impl TrainPlan {
             PromptTokens::new(prompt, &[&stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
         };
         self.prompts.iter().chain(&self.sample_prompts).try_for_each(fits)?;
+        if !self.sample_prompts.is_empty() {
+            self.check_sampling()?;
+        }
         self.check_initializer(&tokenizer)
+    }
+
+    /// Sample pictures fail now rather than in the middle of the run.
+    fn check_sampling(&self) -> Result<(), Error> {
+        let TrainConfig { sample_steps: steps, sample_guidance: guidance, .. } = self.config;
+        if !guidance.is_finite() {
+            let text = format!("sample_guidance is {guidance}; give a finite number such as 7.5");
+            return Err(Error::Usage(text));
+        }
+        let (kind, config) = (SamplerKind::DpmPlusPlus2M, SamplerConfig::default());
+        samplers::build(kind, &self.base.folder.scheduler, &config, steps)?;
+        Ok(())
     }
 
     fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {

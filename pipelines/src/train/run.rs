@@ -13,10 +13,10 @@ use torch_ext::Generator;
 
 use super::objective::{Prompts, Reconstruction};
 use super::plan::TrainPlan;
+use super::sample::sample_picture;
 use super::{Event, Observer};
 use crate::Error;
 use crate::error::guarded;
-use crate::generate::sample_picture;
 use crate::latents::LatentCache;
 use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
 
@@ -25,8 +25,8 @@ use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer
 pub enum Outcome {
     /// All steps are done.
     Finished(PathBuf),
-    /// The observer stopped it; the concept and the state are saved.
-    Interrupted(PathBuf),
+    /// The observer stopped it; the concept and the state are saved, or before the first step nothing.
+    Interrupted(Option<PathBuf>),
 }
 
 /// Runs a plan. The concept is written at intervals, at the end, on interruption and before a failure is
@@ -84,7 +84,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let (from, steps) = (trainer.step, config.steps);
     interrupted |= observer.on(&Event::Start { from, steps, learning_rate, parameters }).is_break();
     if interrupted {
-        return Ok(Outcome::Interrupted(save(plan, &concept, &trainer, observer)?));
+        return Ok(Outcome::Interrupted((from > 0).then(|| plan.concept_path())));
     }
 
     let mut after_step = |trainer: &Trainer, record: &StepRecord| {
@@ -105,7 +105,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
             Ok(Outcome::Finished(save(plan, &concept, &trainer, observer)?))
         }
         Ok(ControlFlow::Break(())) => {
-            Ok(Outcome::Interrupted(save(plan, &concept, &trainer, observer)?))
+            Ok(Outcome::Interrupted(Some(save(plan, &concept, &trainer, observer)?)))
         }
         Err(Stop::Diverged { step }) => {
             // The parameters are again those of the last finite loss. The state stays as it was last saved.
@@ -206,8 +206,15 @@ fn draw_samples(
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
         let path = folder.join(format!("{step:06}-{i}.png"));
         let mut on_step = || observer.flow();
-        if !sample_picture(plan, conditioner, unet, concept, prompt, &path, &mut on_step)? {
-            return Ok(ControlFlow::Break(()));
+        match sample_picture(plan, conditioner, unet, concept, prompt, &path, &mut on_step) {
+            Ok(true) => {}
+            Ok(false) => return Ok(ControlFlow::Break(())),
+            // A concept that draws no picture yet may still learn to.
+            Err(Error::Picture(error)) => {
+                flow = observer.on(&Event::Warning { text: &error.to_string() });
+                continue;
+            }
+            Err(error) => return Err(error),
         }
         flow = observer.on(&Event::Sample { path: &path });
         if flow.is_break() {

@@ -1,0 +1,268 @@
+//! Training as a user meets it: what is written, what is told, and what is kept when it ends early.
+
+#[expect(dead_code, reason = "shared by the tests of the command line")]
+mod cli;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cli::{
+    base, changed_base, finish, interrupt, photos, run, scratch, spawn, train, train_command,
+};
+use embeddings::file::ConceptFile;
+use serde_json::Value;
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// The lines of `log.jsonl`.
+fn log(folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("log.jsonl")).expect("a log");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn losses(folder: &Path) -> Vec<f64> {
+    log(folder).iter().map(|record| record["loss"].as_f64().expect("a number")).collect()
+}
+
+/// The numbers of the concept in a run's folder.
+fn vectors(folder: &Path) -> Vec<f32> {
+    let file = ConceptFile::read(&folder.join("cat.safetensors")).expect("a concept");
+    Vec::try_from(file.concept().vectors().reshape([-1])).expect("numbers")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_quiet_run_prints_the_concept_s_path_and_leaves_log_configuration_and_state() {
+    let out = scratch("quiet");
+    let trained = train(&out, &["--min-snr-gamma", "5", "--seed", "3"]);
+    assert_eq!(trained.paths(), [out.join("cat.safetensors")]);
+    assert_eq!(trained.err, "");
+    assert_eq!(names(&out), ["cat.safetensors", "config.toml", "log.jsonl", "state.safetensors"]);
+    let steps: Vec<_> = log(&out).iter().map(|record| record["step"].as_u64()).collect();
+    assert_eq!(steps, [Some(1), Some(2)]);
+    let config = fs::read_to_string(out.join("config.toml")).expect("a configuration");
+    for line in ["min_snr_gamma = 5.0", "seed = 3", "steps = 2", "adam_beta2 = 0.999"] {
+        assert!(config.lines().any(|found| found == line), "{line} is not in {config}");
+    }
+    let again = run(&["train", "--config", path(&out.join("config.toml")), "--print-config"]);
+    assert_eq!((again.code, again.out.trim()), (0, config.trim()));
+}
+
+#[test]
+fn json_is_one_event_a_line_and_nothing_else_on_stdout() {
+    let out = scratch("json");
+    let sampling =
+        ["--sample-prompt", "a {} at sea", "--sample-every", "1", "--set", "sample_steps=2"];
+    let trained = train(&out, &[&["--json", "--save-every", "1"], &sampling as &[_]].concat());
+    assert_eq!(trained.code, 0, "{}", trained.err);
+    let events: Vec<Value> =
+        trained.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    let expected =
+        ["phase", "phase", "start", "step", "saved", "sample", "step", "sample", "saved", "end"];
+    assert_eq!(kinds, expected);
+    assert_eq!(names(&out.join("samples")), ["000001-0.png", "000002-0.png"]);
+    let last = &events[events.len() - 1];
+    assert_eq!(
+        (last["path"].as_str(), last["interrupted"].as_bool()),
+        (out.join("cat.safetensors").to_str(), Some(false))
+    );
+}
+
+#[test]
+fn a_used_folder_needs_force_or_resume() {
+    let out = scratch("used");
+    train(&out, &[]).paths();
+    train(&out, &[]).refused(2, &["holds an earlier run", "--resume", "--force"]);
+    let config = fs::read(out.join("config.toml")).expect("a configuration");
+    train(&out, &["--resume", "--lr", "0.1"]).refused(2, &["another configuration", "--force"]);
+    train(&out, &["--resume", "--steps", "1"]).refused(2, &["has 2 behind it", "--force"]);
+    assert_eq!(fs::read(out.join("config.toml")).expect("a configuration"), config);
+    assert_eq!(train(&out, &["--resume", "--force"]).code, 2);
+    train(&out, &["--force", "--lr", "0.1", "--steps", "1"]).paths();
+    assert_eq!(log(&out).len(), 1);
+    let state = out.join("state.safetensors");
+    let whole = fs::read(&state).expect("a state");
+    fs::write(&state, &whole[..whole.len() / 2]).expect("written");
+    train(&out, &["--resume", "--lr", "0.1"])
+        .refused(3, &["state.safetensors", "not whole", "--force"]);
+}
+
+#[test]
+fn an_interrupted_run_saves_and_goes_on_to_the_same_concept_to_the_bit() {
+    let (stopped, whole) = (scratch("stopped"), scratch("whole"));
+    let settings =
+        ["--batch-size", "2", "--gradient-accumulation", "2", "--flip", "--vectors", "2"];
+    let started = [&["--json", "--steps", "1000"], &settings as &[_]].concat();
+    let mut child = spawn(train_command(&stopped, &started));
+    let events = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut last = String::new();
+    for line in events {
+        last = line.expect("text");
+        if last.contains(r#""event":"step","step":3"#) {
+            interrupt(&child);
+        }
+    }
+    let ended = finish(child);
+    assert_eq!(ended.code, 130, "{}", ended.err);
+    assert!(last.contains(r#""event":"end""#) && last.contains(r#""interrupted":true"#), "{last}");
+    let done = losses(&stopped).len();
+    assert!((3..100).contains(&done), "{done} steps");
+
+    let steps = (done + 2).to_string();
+    let to_the_end = [&["--steps", &steps], &settings as &[_]].concat();
+    train(&stopped, &[&["--resume"], &to_the_end as &[_]].concat()).paths();
+    train(&whole, &to_the_end).paths();
+    assert_eq!(losses(&stopped), losses(&whole));
+    assert_eq!(vectors(&stopped), vectors(&whole));
+    assert!(vectors(&whole)[..64] != vectors(&whole)[64..], "two vectors of one word must part");
+    let state = |folder: &Path| {
+        let bytes = fs::read(folder.join("state.safetensors")).expect("a state");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
+        let tensors = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec()));
+        tensors.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(state(&stopped), state(&whole));
+}
+
+#[test]
+fn a_second_interrupt_ends_at_once_and_loses_no_file() {
+    let out = scratch("twice");
+    train(&out, &["--steps", "1"]).paths();
+    let before = vectors(&out);
+    // One step of many minutes.
+    let long = ["--json", "--force", "--steps", "1", "--gradient-accumulation", "100000"];
+    let mut child = spawn(train_command(&out, &long));
+    let events = BufReader::new(child.stdout.take().expect("piped"));
+    let begun = events.lines().any(|line| line.expect("text").contains(r#""event":"start""#));
+    assert!(begun, "{}", finish(child).err);
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(500));
+    let asked = Instant::now();
+    interrupt(&child);
+    let ended = finish(child);
+    assert_eq!(ended.code, 130, "{}", ended.err);
+    assert!(ended.err.contains("press Ctrl-C again"), "{}", ended.err);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(vectors(&out), before);
+}
+
+#[test]
+fn a_run_that_diverges_keeps_the_last_good_concept() {
+    let out = scratch("diverged");
+    train(&out, &["--steps", "1"]).paths();
+    let before = vectors(&out);
+    let wild = ["--force", "--steps", "9", "--max-grad-norm", "0", "--lr"];
+    train(&out, &[&wild as &[_], &["1e30"]].concat())
+        .refused(7, &["step 2 is not finite", "lower --lr"]);
+    assert_eq!(vectors(&out), before, "one ruinous step is not worth a file");
+    let run = train(&out, &[&wild as &[_], &["1e10"]].concat());
+    run.refused(7, &["not finite", "the last good concept is in", "cat.safetensors"]);
+    let kept = ConceptFile::read(&out.join("cat.safetensors")).expect("a concept");
+    let done = losses(&out).len() as u64;
+    assert!(losses(&out).iter().all(|loss| loss.is_finite()));
+    assert_eq!(kept.record.steps + 1, done, "the update after the last finite loss is taken back");
+}
+
+#[test]
+fn a_base_that_gives_no_numbers_saves_nothing() {
+    let broken = changed_base("sd1", "infinite", |folder| {
+        let path = folder.join("unet/diffusion_pytorch_model.safetensors");
+        let mut bytes = fs::read(&path).expect("weights");
+        let (header, tensors) = safetensors::SafeTensors::read_metadata(&bytes).expect("weights");
+        let start = 8 + header + tensors.info("conv_out.bias").expect("a bias").data_offsets.0;
+        bytes[start..start + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        fs::write(path, bytes).expect("written");
+    });
+    let out = scratch("never-good");
+    train(&out, &["--base", path(&broken)])
+        .refused(7, &["step 1 is not finite", "nothing was saved"]);
+    assert!(!out.join("cat.safetensors").exists() && !out.join("state.safetensors").exists());
+}
+
+#[test]
+fn a_save_that_fails_keeps_the_files_of_the_last_one() {
+    let out = scratch("full");
+    train(&out, &[]).paths();
+    let state = fs::read(out.join("state.safetensors")).expect("a state");
+    let more = train_command(&out, &["--resume", "--steps", "4"]);
+    // No file may grow beyond 3 KiB: the log and the concept fit, the state does not.
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 3; exec \"$0\" \"$@\""]);
+    limited.arg(more.get_program()).args(more.get_args());
+    let ended = finish(spawn(limited));
+    ended.refused(1, &["state.safetensors: cannot be written", "use another place"]);
+    assert_eq!(fs::read(out.join("state.safetensors")).expect("a state"), state);
+    assert_eq!(vectors(&out).len(), 64);
+    assert!(names(&out).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(&out));
+    train(&out, &["--resume", "--steps", "4"]).paths();
+    assert_eq!(losses(&out).len(), 4);
+}
+
+#[test]
+fn gradient_checkpointing_changes_memory_and_not_the_gradient() {
+    let first = |name: &str, more: &[&str]| {
+        let out = scratch(name);
+        train(&out, &[&["--steps", "1"], more].concat()).paths();
+        let record = log(&out).swap_remove(0);
+        ["loss", "gradient_norm"].map(|key| record[key].as_f64().expect("a number"))
+    };
+    let (plain, checkpointed) =
+        (first("plain", &[]), first("checkpointed", &["--gradient-checkpointing"]));
+    for ((a, b), apart) in plain.iter().zip(checkpointed).zip([1e-5, 1e-3]) {
+        assert!((a - b).abs() < apart * a, "{a} is not {b}");
+    }
+}
+
+#[test]
+fn half_precision_trains_either_family_close_to_single() {
+    for family in ["sd1", "sd2"] {
+        let losses = ["f32", "bf16", "f16"].map(|precision| {
+            let out = scratch(&format!("{family}-{precision}"));
+            train(&out, &["--base", path(base(family)), "--precision", precision]).paths();
+            losses(&out)
+        });
+        // bf16 has 8 bits of mantissa, f16 11.
+        for (half, apart) in losses[1..].iter().zip([0.05, 0.005]) {
+            for (a, b) in losses[0].iter().zip(half) {
+                assert!((a - b).abs() < apart * a, "{family}: {losses:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn captions_own_templates_phrases_and_random_starts_are_taken() {
+    let captioned = scratch("captioned");
+    fs::create_dir_all(&captioned).expect("a folder");
+    for i in 0..4 {
+        fs::copy(photos().join(format!("{i}.jpg")), captioned.join(format!("{i}.jpg")))
+            .expect("copied");
+        fs::write(captioned.join(format!("{i}.txt")), format!("<cat> number {i}\n"))
+            .expect("written");
+    }
+    let out = scratch("captions");
+    train(&out, &["--photos", path(&captioned), "--templates", "captions"]).paths();
+    let templates = scratch("mine.txt");
+    fs::write(&templates, "# mine\na {} here\nthe {} there\n").expect("written");
+    train(&scratch("templates"), &["--templates", path(&templates)]).paths();
+    let phrase = scratch("phrase");
+    train(&phrase, &["--init", "two words", "--vectors", "3", "--lr", "0"]).paths();
+    assert_eq!(vectors(&phrase).len(), 3 * 64);
+    let (one, other) = (scratch("random-1"), scratch("random-2"));
+    train(&one, &["--init-random", "--class=", "--lr", "0", "--seed", "1"]).paths();
+    train(&other, &["--init-random", "--class=", "--lr", "0", "--seed", "2"]).paths();
+    assert_ne!(vectors(&one), vectors(&other));
+}
