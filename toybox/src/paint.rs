@@ -74,12 +74,35 @@ pub enum Form {
     Tube,
 }
 
+/// Where a pattern begins, which way its rows follow each other, and how much finer than usual it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Cloth {
+    /// Point of the frame that is the pattern's origin.
+    pub origin: Point,
+    /// Unit vector across the stripes.
+    pub down: Point,
+    /// 2 halves the period.
+    pub fine: f32,
+}
+
+impl Cloth {
+    /// Upright, as things wear it.
+    pub const UPRIGHT: Self = Self { origin: (0.0, 0.0), down: (0.0, 1.0), fine: 1.0 };
+
+    fn map(&self, x: f32, y: f32) -> Point {
+        let (x, y) = ((x - self.origin.0) * self.fine, (y - self.origin.1) * self.fine);
+        (x * self.down.1 - y * self.down.0, x * self.down.0 + y * self.down.1)
+    }
+}
+
 /// Draws outlines in a frame of its own on a layer.
 pub struct Pen<'a> {
     layer: &'a mut Layer,
     frame: Transform,
     skin: Skin,
     mask: Mask,
+    /// How the pattern lies on what is filled.
+    pub cloth: Cloth,
     /// Strength of highlights; 0 is matt.
     pub gloss: f32,
     /// The coverage of what is drawn, 0 to 1.
@@ -105,7 +128,7 @@ impl<'a> Pen<'a> {
     /// A pen on `layer`; points go through `frame` to pixels.
     pub fn new(layer: &'a mut Layer, frame: Transform, skin: Skin) -> Self {
         let mask = Mask::new(SIZE, SIZE).expect("the size is not zero");
-        Self { layer, frame, skin, mask, gloss: 0.15, opacity: 1.0 }
+        Self { layer, frame, skin, mask, cloth: Cloth::UPRIGHT, gloss: 0.15, opacity: 1.0 }
     }
 
     /// Runs `draw` in a frame inside this one: moved, scaled, turned.
@@ -174,7 +197,10 @@ impl<'a> Pen<'a> {
                 // A pattern on a round thing bends down towards its sides.
                 let bend = if round { 0.10 * half_x * u * u } else { 0.0 };
                 let base = match fill {
-                    Fill::Main => self.skin.at(x, y + bend, soft),
+                    Fill::Main => {
+                        let (across, down) = self.cloth.map(x, y + bend);
+                        self.skin.at(across, down, soft * self.cloth.fine)
+                    }
                     Fill::Ground => self.skin.main.rgb(),
                     Fill::Trim => self.skin.second.rgb(),
                     Fill::Solid(colour) => colour,
@@ -225,7 +251,11 @@ impl<'a> Pen<'a> {
     fn occlude(&mut self, window: &Window, height: &[f32]) {
         for j in 1..window.height {
             for i in 1..window.width {
-                let shade = 1.0 - 0.42 * height[(j - 1) * window.width + i - 1];
+                let cover = height[(j - 1) * window.width + i - 1];
+                if cover == 0.0 {
+                    continue;
+                }
+                let shade = 1.0 - 0.42 * cover;
                 let pixel = &mut self.layer.pixels[(window.top + j) * SIDE + window.left + i];
                 for channel in &mut pixel[..3] {
                     *channel *= shade;

@@ -1,7 +1,7 @@
 //! Two colours and a pattern: what covers the main parts of a thing or a garment.
 
 use crate::colour::{Colour, Rgb, lerp, mix, smoothstep};
-use crate::rng::Rng;
+use crate::rng::{Rng, floor};
 use serde::{Deserialize, Serialize};
 
 /// How the second colour lies on the main one.
@@ -67,9 +67,9 @@ impl Skin {
                 a + b - 2.0 * a * b
             }
             Pattern::Dotted => {
-                let row = v.floor();
+                let row = floor(v);
                 let shift = (row * 0.5).fract().abs();
-                let (dx, dy) = ((u + shift) - (u + shift).floor() - 0.5, v - row - 0.5);
+                let (dx, dy) = ((u + shift) - floor(u + shift) - 0.5, v - row - 0.5);
                 let radius = (dx * dx + dy * dy).sqrt();
                 1.0 - smoothstep(0.29 - soft * 0.5, 0.29 + soft * 0.5, radius)
             }
@@ -80,6 +80,6 @@ impl Skin {
 
 /// A soft square wave of period 1: 1 on the middle half, 0 on the rest.
 fn band(t: f32, soft: f32) -> f32 {
-    let from_middle = (t - t.floor() - 0.5).abs();
+    let from_middle = (t - floor(t) - 0.5).abs();
     lerp(1.0, 0.0, smoothstep(0.24 - soft * 0.5, 0.24 + soft * 0.5, from_middle))
 }
