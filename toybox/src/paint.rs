@@ -207,9 +207,7 @@ impl<'a> Pen<'a> {
                 };
                 let colour = match form {
                     Form::Flat | Form::Glow => base,
-                    Form::Soft(_) => {
-                        lit(base, self.slope(&height, &window, i, j, radius), self.gloss)
-                    }
+                    Form::Soft(_) => lit(base, slope(&height, &window, i, j, radius), self.gloss),
                     Form::Ball => lit(base, self.turned(u * 0.92, v * 0.92), self.gloss),
                     Form::Tube => lit(base, self.turned(u * 0.92, v * 0.12), self.gloss),
                 };
@@ -227,24 +225,6 @@ impl<'a> Pen<'a> {
         let x = (self.frame.sx * u + self.frame.kx * v) / unit;
         let y = (self.frame.ky * u + self.frame.sy * v) / unit;
         [x, y, (1.0 - reach * reach).sqrt()]
-    }
-
-    /// The normal of the blurred outline, read as a height.
-    fn slope(
-        &self,
-        height: &[f32],
-        window: &Window,
-        i: usize,
-        j: usize,
-        radius: usize,
-    ) -> [f32; 3] {
-        let at = |i: usize, j: usize| height[j * window.width + i];
-        let (west, east) = (at(i.saturating_sub(1), j), at((i + 1).min(window.width - 1), j));
-        let (north, south) = (at(i, j.saturating_sub(1)), at(i, (j + 1).min(window.height - 1)));
-        let k = radius as f32 * 1.5;
-        let (x, y) = ((west - east) * k, (north - south) * k);
-        let length = (x * x + y * y + 1.0).sqrt();
-        [x / length, y / length, 1.0 / length]
     }
 
     /// Darkens what is already there, around the new outline and away from the light.
@@ -281,6 +261,17 @@ impl<'a> Pen<'a> {
         }
         values
     }
+}
+
+/// The normal of the blurred outline, read as a height.
+fn slope(height: &[f32], window: &Window, i: usize, j: usize, radius: usize) -> [f32; 3] {
+    let at = |i: usize, j: usize| height[j * window.width + i];
+    let (west, east) = (at(i.saturating_sub(1), j), at((i + 1).min(window.width - 1), j));
+    let (north, south) = (at(i, j.saturating_sub(1)), at(i, (j + 1).min(window.height - 1)));
+    let k = radius as f32 * 1.5;
+    let (x, y) = ((west - east) * k, (north - south) * k);
+    let length = (x * x + y * y + 1.0).sqrt();
+    [x / length, y / length, 1.0 / length]
 }
 
 /// Smooths by a square box of `2 radius + 1`; the edge repeats outwards.

@@ -56,7 +56,7 @@ impl Skin {
     }
 
     /// The colour at a point. `soft` is the width over which an edge of the pattern blends: one pixel.
-    pub(crate) fn at(&self, x: f32, y: f32, soft: f32) -> Rgb {
+    pub(crate) fn at(self, x: f32, y: f32, soft: f32) -> Rgb {
         let (u, v) = (x / PERIOD + self.phase, y / PERIOD + self.phase);
         let soft = soft / PERIOD;
         let cover = match self.pattern {

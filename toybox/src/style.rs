@@ -114,8 +114,8 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
         .map(|index| {
             let (x, y) = ((index % SIDE) as f32, (index / SIDE) as f32);
             let shift = |salt: u32| (noise(x * 0.11, y * 0.11, seed ^ salt) - 0.5) * 2.6;
-            let sx = (x + shift(11) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
-            let sy = (y + shift(12) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
+            let sx = (x + shift(0x11) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
+            let sy = (y + shift(0x12) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
             picture[sy * SIDE + sx]
         })
         .collect();
@@ -125,16 +125,16 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
     (0..SIDE * SIDE)
         .map(|index| {
             let (x, y) = ((index % SIDE) as f32, (index / SIDE) as f32);
-            let pigment = cloud(x * 0.07, y * 0.07, seed ^ 21);
-            let grain = noise(x * 0.8, y * 0.8, seed ^ 22);
+            let pigment = cloud(x * 0.07, y * 0.07, seed ^ 0x21);
+            let grain = noise(x * 0.8, y * 0.8, seed ^ 0x22);
             let base = flat[index];
             let gray = luma(base);
             let vivid = mix([gray, gray, gray], base, 1.25);
             let water = 0.10 + 0.36 * pigment + 0.06 * grain;
             let washed = mix(vivid, [0.985, 0.975, 0.95], water);
             let rim = smoothstep(0.08, 0.40, rims[index]) * 0.22;
-            let border =
-                x.min(y).min(127.0 - x).min(127.0 - y) - 7.0 * noise(x * 0.06, y * 0.06, seed ^ 23);
+            let border = x.min(y).min(127.0 - x).min(127.0 - y)
+                - 7.0 * noise(x * 0.06, y * 0.06, seed ^ 0x23);
             mix([0.985, 0.975, 0.95], scale(washed, 1.0 - rim), smoothstep(0.5, 2.5, border))
         })
         .collect()

@@ -96,7 +96,7 @@ pub fn grass(rng: &mut Rng) -> Setting {
         }
     }
     let pen = &mut pixel_pen(&mut layer);
-    for _ in 0..rng.below(3) + 1 {
+    for _ in 0..=rng.below(3) {
         let x = if rng.chance(0.5) { rng.range(2.0, 34.0) } else { rng.range(94.0, 126.0) };
         let y = rng.range(horizon + 6.0, horizon + 16.0);
         tree(pen, rng, (x, y), 18.0 + (y - horizon) * 1.5, [0.22, 0.50, 0.20]);
