@@ -50,7 +50,7 @@ impl Placement {
         // A large subject stands lower, as it is nearer.
         let y = 101.0 + (scale - 33.0) * 0.9 + rng.range(-2.0, 5.0);
         Self {
-            x: rng.range(54.0, 74.0),
+            x: rng.range(55.0, 73.0),
             y,
             scale,
             angle: rng.range(-0.05, 0.05),
@@ -122,8 +122,10 @@ impl Scene {
     /// From the subject's units to pixels.
     fn frame(&self) -> Transform {
         let Placement { x, y, scale, angle, mirrored } = self.placement;
-        let mirrored = mirrored && matches!(self.subject, Subject::Thing(_));
-        frame((x, y), scale, mirrored, angle)
+        match &self.subject {
+            Subject::Thing(thing) => frame((x, y), scale * thing.class.fit(), mirrored, angle),
+            Subject::Person(_) => frame((x, y), scale, false, angle),
+        }
     }
 
     /// Draws the scene, 128 by 128.
