@@ -29,7 +29,7 @@ fn with_article(words: &str) -> String {
 type Says<'a> = &'a mut dyn FnMut(f32) -> bool;
 
 /// "red and white striped": colour and pattern, each perhaps unsaid; ends with a space unless empty.
-fn skin_words(skin: &Skin, says: Says) -> String {
+fn skin_words(skin: Skin, says: Says) -> String {
     let mut words = String::new();
     let colour = says(0.78);
     let pattern = skin.pattern != Pattern::Plain && says(0.70);
@@ -50,21 +50,21 @@ fn skin_words(skin: &Skin, says: Says) -> String {
 }
 
 fn thing_words(thing: &Thing, says: Says) -> String {
-    with_article(&format!("{}{}", skin_words(&thing.skin, says), thing.class.name()))
+    with_article(&format!("{}{}", skin_words(thing.skin, says), thing.class.name()))
 }
 
 fn person_words(looks: &Looks, says: Says) -> String {
     let mut words = String::from("a person");
     if says(0.35) {
-        words += " with ";
-        words += &match looks.hair_shape.name() {
-            Some(shape) => format!("{shape} {} hair", looks.hair.name()),
-            None => format!("{} hair in a bun", looks.hair.name()),
+        let hair = match looks.hair_shape.name() {
+            Some(shape) => format!(" with {shape} {} hair", looks.hair.name()),
+            None => format!(" with {} hair in a bun", looks.hair.name()),
         };
+        words += &hair;
     }
-    let top = says(0.70).then(|| with_article(&format!("{}shirt", skin_words(&looks.top, says))));
+    let top = says(0.70).then(|| with_article(&format!("{}shirt", skin_words(looks.top, says))));
     let bottom = says(0.55).then(|| {
-        let named = format!("{}{}", skin_words(&looks.bottom, says), looks.bottom_shape.name());
+        let named = format!("{}{}", skin_words(looks.bottom, says), looks.bottom_shape.name());
         if looks.bottom_shape == Bottom::Skirt { with_article(&named) } else { named }
     });
     let clothes: Vec<String> = top.into_iter().chain(bottom).collect();

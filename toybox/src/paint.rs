@@ -74,12 +74,35 @@ pub enum Form {
     Tube,
 }
 
+/// Where a pattern begins, which way its rows follow each other, and how much finer than usual it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Cloth {
+    /// Point of the frame that is the pattern's origin.
+    pub origin: Point,
+    /// Unit vector across the stripes.
+    pub down: Point,
+    /// 2 halves the period.
+    pub fine: f32,
+}
+
+impl Cloth {
+    /// Upright, as things wear it.
+    pub const UPRIGHT: Self = Self { origin: (0.0, 0.0), down: (0.0, 1.0), fine: 1.0 };
+
+    fn map(&self, x: f32, y: f32) -> Point {
+        let (x, y) = ((x - self.origin.0) * self.fine, (y - self.origin.1) * self.fine);
+        (x * self.down.1 - y * self.down.0, x * self.down.0 + y * self.down.1)
+    }
+}
+
 /// Draws outlines in a frame of its own on a layer.
 pub struct Pen<'a> {
     layer: &'a mut Layer,
     frame: Transform,
     skin: Skin,
     mask: Mask,
+    /// How the pattern lies on what is filled.
+    pub cloth: Cloth,
     /// Strength of highlights; 0 is matt.
     pub gloss: f32,
     /// The coverage of what is drawn, 0 to 1.
@@ -105,7 +128,7 @@ impl<'a> Pen<'a> {
     /// A pen on `layer`; points go through `frame` to pixels.
     pub fn new(layer: &'a mut Layer, frame: Transform, skin: Skin) -> Self {
         let mask = Mask::new(SIZE, SIZE).expect("the size is not zero");
-        Self { layer, frame, skin, mask, gloss: 0.15, opacity: 1.0 }
+        Self { layer, frame, skin, mask, cloth: Cloth::UPRIGHT, gloss: 0.15, opacity: 1.0 }
     }
 
     /// Runs `draw` in a frame inside this one: moved, scaled, turned.
@@ -174,16 +197,17 @@ impl<'a> Pen<'a> {
                 // A pattern on a round thing bends down towards its sides.
                 let bend = if round { 0.10 * half_x * u * u } else { 0.0 };
                 let base = match fill {
-                    Fill::Main => self.skin.at(x, y + bend, soft),
+                    Fill::Main => {
+                        let (across, down) = self.cloth.map(x, y + bend);
+                        self.skin.at(across, down, soft * self.cloth.fine)
+                    }
                     Fill::Ground => self.skin.main.rgb(),
                     Fill::Trim => self.skin.second.rgb(),
                     Fill::Solid(colour) => colour,
                 };
                 let colour = match form {
                     Form::Flat | Form::Glow => base,
-                    Form::Soft(_) => {
-                        lit(base, self.slope(&height, &window, i, j, radius), self.gloss)
-                    }
+                    Form::Soft(_) => lit(base, slope(&height, &window, i, j, radius), self.gloss),
                     Form::Ball => lit(base, self.turned(u * 0.92, v * 0.92), self.gloss),
                     Form::Tube => lit(base, self.turned(u * 0.92, v * 0.12), self.gloss),
                 };
@@ -203,29 +227,15 @@ impl<'a> Pen<'a> {
         [x, y, (1.0 - reach * reach).sqrt()]
     }
 
-    /// The normal of the blurred outline, read as a height.
-    fn slope(
-        &self,
-        height: &[f32],
-        window: &Window,
-        i: usize,
-        j: usize,
-        radius: usize,
-    ) -> [f32; 3] {
-        let at = |i: usize, j: usize| height[j * window.width + i];
-        let (west, east) = (at(i.saturating_sub(1), j), at((i + 1).min(window.width - 1), j));
-        let (north, south) = (at(i, j.saturating_sub(1)), at(i, (j + 1).min(window.height - 1)));
-        let k = radius as f32 * 1.5;
-        let (x, y) = ((west - east) * k, (north - south) * k);
-        let length = (x * x + y * y + 1.0).sqrt();
-        [x / length, y / length, 1.0 / length]
-    }
-
     /// Darkens what is already there, around the new outline and away from the light.
     fn occlude(&mut self, window: &Window, height: &[f32]) {
         for j in 1..window.height {
             for i in 1..window.width {
-                let shade = 1.0 - 0.42 * height[(j - 1) * window.width + i - 1];
+                let cover = height[(j - 1) * window.width + i - 1];
+                if cover == 0.0 {
+                    continue;
+                }
+                let shade = 1.0 - 0.42 * cover;
                 let pixel = &mut self.layer.pixels[(window.top + j) * SIDE + window.left + i];
                 for channel in &mut pixel[..3] {
                     *channel *= shade;
@@ -251,6 +261,17 @@ impl<'a> Pen<'a> {
         }
         values
     }
+}
+
+/// The normal of the blurred outline, read as a height.
+fn slope(height: &[f32], window: &Window, i: usize, j: usize, radius: usize) -> [f32; 3] {
+    let at = |i: usize, j: usize| height[j * window.width + i];
+    let (west, east) = (at(i.saturating_sub(1), j), at((i + 1).min(window.width - 1), j));
+    let (north, south) = (at(i, j.saturating_sub(1)), at(i, (j + 1).min(window.height - 1)));
+    let k = radius as f32 * 1.5;
+    let (x, y) = ((west - east) * k, (north - south) * k);
+    let length = (x * x + y * y + 1.0).sqrt();
+    [x / length, y / length, 1.0 / length]
 }
 
 /// Smooths by a square box of `2 radius + 1`; the edge repeats outwards.

@@ -54,25 +54,37 @@ impl Rng {
     }
 }
 
-fn lattice(x: i32, y: i32, seed: u32) -> f32 {
-    let mut h = (x as u32).wrapping_mul(0x85EB_CA6B) ^ (y as u32).wrapping_mul(0xC2B2_AE35) ^ seed;
-    h ^= h >> 15;
-    h = h.wrapping_mul(0x2C1B_3C6D);
-    h ^= h >> 12;
-    h = h.wrapping_mul(0x297A_2D39);
-    h ^= h >> 15;
-    (h >> 8) as f32 / 16_777_216.0
+/// Odd, so that each column and row of the lattice has a number of its own.
+const STEP_X: u32 = 0x85EB_CA6B;
+const STEP_Y: u32 = 0xC2B2_AE35;
+
+/// A number in `[0, 1)` for each lattice point.
+fn lattice(x: u32, y: u32, seed: u32) -> f32 {
+    let mut h = x ^ y ^ seed;
+    h = (h ^ (h >> 16)).wrapping_mul(0x7FEB_352D);
+    h = (h ^ (h >> 15)).wrapping_mul(0x846C_A68B);
+    (h >> 8) as i32 as f32 * (1.0 / 16_777_216.0)
+}
+
+/// The largest whole number not above `x`, for `|x|` below 2^31. Faster than the library call that `f32::floor` becomes
+/// on processors whose baseline lacks the instruction, and as exact.
+pub fn floor(x: f32) -> f32 {
+    let whole = x as i32 as f32;
+    if whole > x { whole - 1.0 } else { whole }
 }
 
 /// Smooth value noise in `[0, 1)`, one bump per unit.
 pub fn noise(x: f32, y: f32, seed: u32) -> f32 {
-    let (floor_x, floor_y) = (x.floor(), y.floor());
-    let (cell_x, cell_y) = (floor_x as i32, floor_y as i32);
+    let (floor_x, floor_y) = (floor(x), floor(y));
+    let (west, north) = (
+        (floor_x as i32 as u32).wrapping_mul(STEP_X),
+        (floor_y as i32 as u32).wrapping_mul(STEP_Y),
+    );
+    let (east, south) = (west.wrapping_add(STEP_X), north.wrapping_add(STEP_Y));
     let (u, v) = (x - floor_x, y - floor_y);
     let (u, v) = (u * u * (3.0 - 2.0 * u), v * v * (3.0 - 2.0 * v));
-    let top = lattice(cell_x, cell_y, seed) * (1.0 - u) + lattice(cell_x + 1, cell_y, seed) * u;
-    let bottom =
-        lattice(cell_x, cell_y + 1, seed) * (1.0 - u) + lattice(cell_x + 1, cell_y + 1, seed) * u;
+    let top = lattice(west, north, seed) * (1.0 - u) + lattice(east, north, seed) * u;
+    let bottom = lattice(west, south, seed) * (1.0 - u) + lattice(east, south, seed) * u;
     top * (1.0 - v) + bottom * v
 }
 

@@ -50,7 +50,7 @@ impl Placement {
         // A large subject stands lower, as it is nearer.
         let y = 101.0 + (scale - 33.0) * 0.9 + rng.range(-2.0, 5.0);
         Self {
-            x: rng.range(54.0, 74.0),
+            x: rng.range(55.0, 73.0),
             y,
             scale,
             angle: rng.range(-0.05, 0.05),
@@ -122,8 +122,10 @@ impl Scene {
     /// From the subject's units to pixels.
     fn frame(&self) -> Transform {
         let Placement { x, y, scale, angle, mirrored } = self.placement;
-        let mirrored = mirrored && matches!(self.subject, Subject::Thing(_));
-        frame((x, y), scale, mirrored, angle)
+        match &self.subject {
+            Subject::Thing(thing) => frame((x, y), scale * thing.class.fit(), mirrored, angle),
+            Subject::Person(_) => frame((x, y), scale, false, angle),
+        }
     }
 
     /// Draws the scene, 128 by 128.
@@ -174,33 +176,35 @@ fn cast_shadow(setting: &mut Setting, subject: &Layer, placement: &Placement) {
     const FLATTEN: f32 = 0.26;
     const SHEAR: f32 = 0.62;
     let foot = placement.y;
-    let mut dark = vec![0.0_f32; SIDE * SIDE];
-    for y in 0..SIDE {
+    // Only these rows can lie in shadow.
+    let top = ((foot - 120.0 * FLATTEN - 4.0).max(0.0) as usize).min(SIDE - 1);
+    let rows = ((foot + 10.0) as usize).clamp(top + 1, SIDE) - top;
+    let mut dark = vec![0.0_f32; SIDE * rows];
+    for row in 0..rows {
         for x in 0..SIDE {
-            let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
+            let (px, py) = (x as f32 + 0.5, (top + row) as f32 + 0.5);
             let height = (foot - py) / FLATTEN;
-            if (-8.0..=120.0).contains(&height) {
-                let (sx, sy) = (px - SHEAR * height.max(0.0), foot - 2.0 - height);
-                if sx >= 0.0 && sy >= 0.0 && sx < SIDE as f32 && sy < SIDE as f32 {
-                    dark[y * SIDE + x] = subject.pixels[sy as usize * SIDE + sx as usize][3];
-                }
+            let (sx, sy) = (px - SHEAR * height.max(0.0), foot - 2.0 - height);
+            if sx >= 0.0 && sy >= 0.0 && sy < SIDE as f32 {
+                dark[row * SIDE + x] =
+                    subject.pixels[sy as usize * SIDE + (sx as usize).min(SIDE - 1)][3];
             }
         }
     }
-    blur(&mut dark, SIDE, SIDE, 2);
+    blur(&mut dark, SIDE, rows, 2);
     // Contact: the lowest rows of the outline, spread.
-    let mut contact = vec![0.0_f32; SIDE * SIDE];
+    let mut contact = vec![0.0_f32; SIDE * rows];
     let low = (foot - 7.0).max(0.0) as usize;
     for x in 0..SIDE {
         let touches = (low..SIDE).map(|y| subject.pixels[y * SIDE + x][3]).fold(0.0, f32::max);
-        for y in (foot - 3.0).max(0.0) as usize..((foot + 3.0) as usize).min(SIDE) {
-            contact[y * SIDE + x] = touches;
+        for y in (foot - 3.0).max(0.0) as usize..((foot + 3.0) as usize).min(top + rows) {
+            contact[(y - top) * SIDE + x] = touches;
         }
     }
-    blur(&mut contact, SIDE, SIDE, 2);
+    blur(&mut contact, SIDE, rows, 2);
     let (colour, strength) = setting.shadow;
-    for (index, pixel) in setting.layer.pixels.iter_mut().enumerate() {
-        let shade = (dark[index] * strength).max(contact[index] * (strength + 0.15).min(0.8));
+    for (k, pixel) in setting.layer.pixels[top * SIDE..(top + rows) * SIDE].iter_mut().enumerate() {
+        let shade = (dark[k] * strength).max(contact[k] * (strength + 0.15).min(0.8));
         let shaded = mix([pixel[0], pixel[1], pixel[2]], colour, shade);
         pixel[..3].copy_from_slice(&shaded);
     }

@@ -1,7 +1,7 @@
 //! Two colours and a pattern: what covers the main parts of a thing or a garment.
 
-use crate::colour::{Colour, Rgb, lerp, mix, smoothstep};
-use crate::rng::Rng;
+use crate::colour::{Colour, Rgb, mix, smoothstep};
+use crate::rng::{Rng, floor};
 use serde::{Deserialize, Serialize};
 
 /// How the second colour lies on the main one.
@@ -47,7 +47,7 @@ pub struct Skin {
 const PERIOD: f32 = 0.36;
 
 impl Skin {
-    /// One at random; half of all are plain.
+    /// One at random; two of five are plain.
     pub fn sample(rng: &mut Rng) -> Self {
         let main = rng.below(12);
         let second = (main + 1 + rng.below(11)) % 12;
@@ -56,30 +56,30 @@ impl Skin {
     }
 
     /// The colour at a point. `soft` is the width over which an edge of the pattern blends: one pixel.
-    pub(crate) fn at(&self, x: f32, y: f32, soft: f32) -> Rgb {
+    pub(crate) fn at(self, x: f32, y: f32, soft: f32) -> Rgb {
         let (u, v) = (x / PERIOD + self.phase, y / PERIOD + self.phase);
         let soft = soft / PERIOD;
         let cover = match self.pattern {
             Pattern::Plain => 0.0,
-            Pattern::Striped => band(v, soft),
+            Pattern::Striped => band(v, 0.21, soft),
             Pattern::Checkered => {
-                let (a, b) = (band(u, soft), band(v, soft));
+                let (a, b) = (band(u, 0.25, soft), band(v, 0.25, soft));
                 a + b - 2.0 * a * b
             }
             Pattern::Dotted => {
-                let row = v.floor();
+                let row = floor(v);
                 let shift = (row * 0.5).fract().abs();
-                let (dx, dy) = ((u + shift) - (u + shift).floor() - 0.5, v - row - 0.5);
+                let (dx, dy) = ((u + shift) - floor(u + shift) - 0.5, v - row - 0.5);
                 let radius = (dx * dx + dy * dy).sqrt();
-                1.0 - smoothstep(0.29 - soft * 0.5, 0.29 + soft * 0.5, radius)
+                1.0 - smoothstep(0.26 - soft * 0.5, 0.26 + soft * 0.5, radius)
             }
         };
         mix(self.main.rgb(), self.second.rgb(), cover)
     }
 }
 
-/// A soft square wave of period 1: 1 on the middle half, 0 on the rest.
-fn band(t: f32, soft: f32) -> f32 {
-    let from_middle = (t - t.floor() - 0.5).abs();
-    lerp(1.0, 0.0, smoothstep(0.24 - soft * 0.5, 0.24 + soft * 0.5, from_middle))
+/// A soft wave of period 1: 1 within `half` of the middle, else 0.
+fn band(t: f32, half: f32, soft: f32) -> f32 {
+    let from_middle = (t - floor(t) - 0.5).abs();
+    1.0 - smoothstep(half - soft * 0.5, half + soft * 0.5, from_middle)
 }

@@ -3,7 +3,7 @@
 use crate::SIZE;
 use crate::colour::{Rgb, luma, mix, scale, smoothstep};
 use crate::paint::blur;
-use crate::rng::{Rng, cloud, noise};
+use crate::rng::{Rng, cloud, floor, noise};
 use serde::{Deserialize, Serialize};
 
 const SIDE: usize = SIZE as usize;
@@ -93,7 +93,7 @@ fn sketch(picture: &[Rgb], outline: &[f32], seed: u32) -> Vec<Rgb> {
             let own = outline[index];
             let paper = 0.965 + 0.03 * (noise(x * 0.9, y * 0.9, seed) - 0.5);
             let pressure = 0.75 + 0.5 * noise(x * 0.2, y * 0.2, seed ^ 1);
-            let stroke = |t: f32| smoothstep(0.18, 0.34, (t - t.floor() - 0.5).abs());
+            let stroke = |t: f32| smoothstep(0.18, 0.34, (t - floor(t) - 0.5).abs());
             let wobble = 1.2 * noise(x * 0.08, y * 0.08, seed ^ 2);
             let first = stroke((x + y) * 0.22 + wobble) * smoothstep(0.66, 0.40, smooth[index]);
             let second = stroke((x - y) * 0.22 + wobble) * smoothstep(0.42, 0.22, smooth[index]);
@@ -114,8 +114,8 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
         .map(|index| {
             let (x, y) = ((index % SIDE) as f32, (index / SIDE) as f32);
             let shift = |salt: u32| (noise(x * 0.11, y * 0.11, seed ^ salt) - 0.5) * 2.6;
-            let sx = (x + shift(11) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
-            let sy = (y + shift(12) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
+            let sx = (x + shift(0x11) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
+            let sy = (y + shift(0x12) + 0.5).clamp(0.0, SIDE as f32 - 1.0) as usize;
             picture[sy * SIDE + sx]
         })
         .collect();
@@ -125,71 +125,57 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
     (0..SIDE * SIDE)
         .map(|index| {
             let (x, y) = ((index % SIDE) as f32, (index / SIDE) as f32);
-            let pigment = cloud(x * 0.07, y * 0.07, seed ^ 21);
-            let grain = noise(x * 0.8, y * 0.8, seed ^ 22);
+            let pigment = cloud(x * 0.07, y * 0.07, seed ^ 0x21);
+            let grain = noise(x * 0.8, y * 0.8, seed ^ 0x22);
             let base = flat[index];
             let gray = luma(base);
             let vivid = mix([gray, gray, gray], base, 1.25);
             let water = 0.10 + 0.36 * pigment + 0.06 * grain;
             let washed = mix(vivid, [0.985, 0.975, 0.95], water);
             let rim = smoothstep(0.08, 0.40, rims[index]) * 0.22;
-            let border =
-                x.min(y).min(127.0 - x).min(127.0 - y) - 7.0 * noise(x * 0.06, y * 0.06, seed ^ 23);
+            let border = x.min(y).min(127.0 - x).min(127.0 - y)
+                - 7.0 * noise(x * 0.06, y * 0.06, seed ^ 0x23);
             mix([0.985, 0.975, 0.95], scale(washed, 1.0 - rim), smoothstep(0.5, 2.5, border))
         })
         .collect()
 }
 
-/// The Kuwahara filter: each pixel takes the mean of the calmest of four squares around it.
+/// The Kuwahara filter: each pixel takes the mean of the calmest of the four squares that have it as a corner.
 fn patches(picture: &[Rgb]) -> Vec<Rgb> {
     const REACH: usize = 2;
-    const WIDE: usize = SIDE + 1;
-    // Summed areas of r, g, b and squared luma. Sums of 16,384 values need more than f32's 24 bits.
-    let mut sums = vec![[0.0_f64; 4]; WIDE * WIDE];
-    for y in 0..SIDE {
-        let mut row = [0.0_f64; 4];
-        for x in 0..SIDE {
-            let p = picture[y * SIDE + x];
-            let light = f64::from(luma(p));
-            for (total, value) in row.iter_mut().zip([
-                f64::from(p[0]),
-                f64::from(p[1]),
-                f64::from(p[2]),
-                light * light,
-            ]) {
-                *total += value;
-            }
-            for (k, total) in row.iter().enumerate() {
-                sums[(y + 1) * WIDE + x + 1][k] = sums[y * WIDE + x + 1][k] + total;
-            }
-        }
-    }
-    let square = |left: usize, top: usize, right: usize, bottom: usize| {
-        let norm = 1.0 / ((right - left) * (bottom - top)) as f64;
-        let [a, b, c, d] =
-            [bottom * WIDE + right, top * WIDE + left, top * WIDE + right, bottom * WIDE + left]
-                .map(|i| sums[i]);
-        let mean: [f64; 4] = std::array::from_fn(|k| (a[k] + b[k] - c[k] - d[k]) * norm);
-        let colour = [mean[0] as f32, mean[1] as f32, mean[2] as f32];
-        let light = 0.30 * mean[0] + 0.59 * mean[1] + 0.11 * mean[2];
-        (mean[3] - light * light, colour)
-    };
-    let mut flat = Vec::with_capacity(SIDE * SIDE);
-    for y in 0..SIDE {
-        for x in 0..SIDE {
-            let (west, east) = (x.saturating_sub(REACH), (x + REACH + 1).min(SIDE));
-            let (north, south) = (y.saturating_sub(REACH), (y + REACH + 1).min(SIDE));
-            let squares = [
-                square(west, north, x + 1, y + 1),
-                square(x, north, east, y + 1),
-                square(west, y, x + 1, south),
-                square(x, y, east, south),
-            ];
-            let calm = squares.into_iter().reduce(|a, b| if b.0 < a.0 { b } else { a });
-            flat.push(calm.map_or(picture[y * SIDE + x], |(_, colour)| colour));
-        }
-    }
-    flat
+    const WIDE: usize = SIDE + REACH;
+    let sum = |a: [f32; 4], b: [f32; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
+    let with_square = |p: &Rgb| [p[0], p[1], p[2], luma(*p) * luma(*p)];
+    // Square (i, j) covers the columns i - REACH ..= i and the rows j - REACH ..= j, kept inside the picture.
+    let inside = |k: usize| k.saturating_sub(REACH).min(SIDE - 1);
+    let pixels: Vec<[f32; 4]> = picture.iter().map(with_square).collect();
+    let rows: Vec<[f32; 4]> = (0..SIDE * WIDE)
+        .map(|k| {
+            let (row, i) = (&pixels[k / WIDE * SIDE..][..SIDE], k % WIDE);
+            (1..=REACH).fold(row[inside(i)], |total, step| sum(total, row[inside(i + step)]))
+        })
+        .collect();
+    let squares: Vec<(f32, Rgb)> = (0..WIDE * WIDE)
+        .map(|k| {
+            let (j, i) = (k / WIDE, k % WIDE);
+            let total = (1..=REACH).fold(rows[inside(j) * WIDE + i], |total, step| {
+                sum(total, rows[inside(j + step) * WIDE + i])
+            });
+            let mean = total.map(|value| value / ((REACH + 1) * (REACH + 1)) as f32);
+            let colour = [mean[0], mean[1], mean[2]];
+            (mean[3] - luma(colour) * luma(colour), colour)
+        })
+        .collect();
+    (0..SIDE * SIDE)
+        .map(|index| {
+            let corner = index / SIDE * WIDE + index % SIDE;
+            let calmer = |a: (f32, Rgb), k: usize| if squares[k].0 < a.0 { squares[k] } else { a };
+            [corner + REACH, corner + REACH * WIDE, corner + REACH * WIDE + REACH]
+                .into_iter()
+                .fold(squares[corner], calmer)
+                .1
+        })
+        .collect()
 }
 
 /// Blocks of four pixels, few tones, and a dark outline around the subject.

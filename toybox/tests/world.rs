@@ -1,5 +1,7 @@
 //! What the world promises to those who learn from it.
 
+#![allow(clippy::unreadable_literal, reason = "checksums have no thousands")]
+
 use std::collections::HashSet;
 use toybox::{
     Accessory, Background, Class, Colour, Concept, NEAR, Person, Placement, Pose, Rng, SIZE, Scene,
@@ -296,6 +298,12 @@ fn folders_hold_what_their_documentation_says() {
     }
 }
 
-const PINNED_BACKGROUNDS: [u32; 10] = [0; 10];
-const PINNED_CONCEPTS: [u32; 12] = [0; 12];
-const PINNED_PEOPLE: [u32; 4] = [0; 4];
+const PINNED_BACKGROUNDS: [u32; 10] = [
+    2379389411, 1813120970, 840632124, 2045004564, 2881502343, 3038777567, 1819840299, 713701613,
+    2321503600, 3082932652,
+];
+const PINNED_CONCEPTS: [u32; 12] = [
+    2050828215, 2292688340, 2448953327, 1040501070, 3944838379, 488644439, 2182290349, 2031670361,
+    354041743, 421831441, 1591864086, 1630550786,
+];
+const PINNED_PEOPLE: [u32; 4] = [1638230318, 2030849017, 4177782729, 3089064939];

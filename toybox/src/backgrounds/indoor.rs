@@ -3,7 +3,7 @@
 use super::{Setting, ground_noise, noise_seed, pixel_pen};
 use crate::colour::{mix, scale, smoothstep};
 use crate::paint::{Fill, Form, Layer};
-use crate::rng::{Rng, noise};
+use crate::rng::{Rng, floor as whole, noise};
 use crate::shape::{circle, ellipse, limb, rectangle, rounded};
 
 /// Tiles, a window or shelves, a worktop.
@@ -17,10 +17,9 @@ pub fn kitchen(rng: &mut Rng) -> Setting {
     let mut layer = Layer::painted(|x, y| {
         if y < edge {
             let (u, v) = (x / size, (edge - y) / size);
-            let (fu, fv) = (u - u.floor() - 0.5, v - v.floor() - 0.5);
+            let (fu, fv) = (u - whole(u) - 0.5, v - whole(v) - 0.5);
             let seam = smoothstep(0.42, 0.48, fu.abs().max(fv.abs()));
-            let tone =
-                0.95 + 0.08 * noise(u.floor() * 7.3, v.floor() * 5.1, seed) + 0.05 * (fv - fu);
+            let tone = 0.95 + 0.08 * noise(whole(u) * 7.3, whole(v) * 5.1, seed) + 0.05 * (fv - fu);
             let fade = 0.84 + 0.16 * (y / edge);
             return mix(scale(tile, tone * fade), scale(tile, 0.74 * fade), seam);
         }
@@ -127,11 +126,11 @@ pub fn floor(rng: &mut Rng) -> Setting {
         let depth = 1.0 / (y - edge + 24.0);
         let plank = (x - vanish) * depth * 4.6 + shift + 40.0;
         let along = depth * 220.0;
-        let index = plank.floor();
+        let index = whole(plank);
         let joint = along * 0.35 + noise(index * 3.7, 0.5, seed) * 5.0;
         let seam_across = smoothstep(0.44, 0.495, (plank - index - 0.5).abs());
-        let seam_along = 1.0 - smoothstep(0.0, 0.05, (joint - joint.floor() - 0.5).abs());
-        let tone = 0.86 + 0.24 * noise(index * 5.3, joint.round() * 2.9, seed ^ 2);
+        let seam_along = 1.0 - smoothstep(0.0, 0.05, (joint - whole(joint) - 0.5).abs());
+        let tone = 0.86 + 0.24 * noise(index * 5.3, whole(joint + 0.5) * 2.9, seed ^ 2);
         let grain = noise(plank * 7.0, along * 0.6, seed ^ 3) - 0.5;
         let shade = 0.88 + 0.20 * smoothstep(edge, 128.0, y);
         mix(

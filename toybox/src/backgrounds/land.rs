@@ -3,7 +3,7 @@
 use super::{Setting, fir, ground_noise, hills, nearness, noise_seed, pixel_pen, sky, sun, tree};
 use crate::colour::{mix, scale, smoothstep};
 use crate::paint::{Fill, Form, Layer};
-use crate::rng::Rng;
+use crate::rng::{Rng, noise};
 use crate::shape::{circle, limb, polygon, tube};
 
 /// White hills, frosted firs, falling flakes.
@@ -15,9 +15,7 @@ pub fn snow(rng: &mut Rng) -> Setting {
         if y < horizon + 4.0 {
             return sky(x, y, horizon, (top, [0.90, 0.94, 0.98]), 0.5, seed);
         }
-        let drift = ground_noise(x, y, horizon, 0.035, seed);
-        let near = nearness(y, horizon);
-        mix([0.78, 0.85, 0.95], [0.98, 0.99, 1.0], smoothstep(0.2, 0.75, drift * 0.8 + near * 0.25))
+        [0.86, 0.91, 0.97] // drawn below, over the foot of the hills
     });
     let pen = &mut pixel_pen(&mut layer);
     pen.fill(
@@ -67,13 +65,7 @@ pub fn grass(rng: &mut Rng) -> Setting {
         if y < horizon + 4.0 {
             return sky(x, y, horizon, ([0.33, 0.63, 0.94], [0.80, 0.91, 0.98]), clouds, seed);
         }
-        let near = nearness(y, horizon);
-        let patch = ground_noise(x, y, horizon, 0.05, seed);
-        let blades = ground_noise(x * 3.0, y, horizon, 0.10, seed ^ 8);
-        scale(
-            mix(mix(green, [0.66, 0.78, 0.38], 0.45), green, smoothstep(0.0, 0.5, near)),
-            0.80 + 0.26 * patch + 0.16 * blades,
-        )
+        green // drawn below, over the foot of the hills
     });
     let pen = &mut pixel_pen(&mut layer);
     if rng.chance(0.4) {
@@ -104,7 +96,7 @@ pub fn grass(rng: &mut Rng) -> Setting {
         }
     }
     let pen = &mut pixel_pen(&mut layer);
-    for _ in 0..rng.below(3) + 1 {
+    for _ in 0..=rng.below(3) {
         let x = if rng.chance(0.5) { rng.range(2.0, 34.0) } else { rng.range(94.0, 126.0) };
         let y = rng.range(horizon + 6.0, horizon + 16.0);
         tree(pen, rng, (x, y), 18.0 + (y - horizon) * 1.5, [0.22, 0.50, 0.20]);
@@ -153,7 +145,7 @@ pub fn forest(rng: &mut Rng) -> Setting {
             );
         }
         let litter = ground_noise(x, y, horizon, 0.11, seed ^ 4);
-        let moss = ground_noise(x, y, horizon, 0.035, seed ^ 6);
+        let moss = noise(x * 0.05, y * 0.09, seed ^ 6);
         let soil = mix([0.42, 0.32, 0.18], [0.28, 0.40, 0.16], smoothstep(0.40, 0.65, moss));
         scale(mix(haze, soil, smoothstep(0.0, 0.35, nearness(y, horizon))), 0.80 + 0.40 * litter)
     });

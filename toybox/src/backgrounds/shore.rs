@@ -17,7 +17,7 @@ pub fn beach(rng: &mut Rng) -> Setting {
         }
         let edge = shore + (x - 64.0) * slope + 5.0 * (noise(x * 0.05, 3.0, seed) - 0.5);
         let t = smoothstep(horizon, shore, y);
-        let swell = noise(x * 0.05, (y - horizon) * (0.9 - 0.5 * t), seed ^ 9) - 0.5;
+        let swell = noise(x * 0.05, (y - horizon) * (0.9 - 0.5 * t), seed ^ 0x9) - 0.5;
         let sea = scale(mix([0.07, 0.38, 0.66], [0.28, 0.74, 0.78], t), 1.0 + 0.22 * swell);
         let near = nearness(y, horizon);
         let grain = ground_noise(x, y, horizon, 0.09, seed) - 0.5;
@@ -107,7 +107,7 @@ pub fn water(rng: &mut Rng) -> Setting {
         }
         let near = nearness(y, horizon);
         let depth = 1.0 / (near + 0.12);
-        let wave = noise((x - 64.0) * depth * 0.035, depth * 9.0 + x * 0.01, seed ^ 77);
+        let wave = noise((x - 64.0) * depth * 0.035, depth * 9.0 + x * 0.01, seed ^ 0x77);
         let fine = noise((x - 64.0) * depth * 0.09, depth * 22.0, seed ^ 5);
         let base = mix([0.42, 0.66, 0.80], deep, smoothstep(0.0, 0.55, near));
         let lit = smoothstep(0.50, 0.86, wave * 0.65 + fine * 0.35);
@@ -209,7 +209,7 @@ pub fn desert(rng: &mut Rng) -> Setting {
         }
     }
     let pen = &mut pixel_pen(&mut layer);
-    for _ in 0..rng.below(3) + 1 {
+    for _ in 0..=rng.below(3) {
         let left = rng.chance(0.5);
         let x = if left { rng.range(6.0, 30.0) } else { rng.range(98.0, 122.0) };
         let y = rng.range(horizon + 12.0, horizon + 28.0);

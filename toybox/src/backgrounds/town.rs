@@ -100,8 +100,7 @@ pub fn night(rng: &mut Rng) -> Setting {
         if y < horizon + 6.0 {
             return sky(x, y, horizon, ([0.03, 0.05, 0.17], [0.18, 0.22, 0.45]), 0.0, seed);
         }
-        let grain = ground_noise(x, y, horizon, 0.06, seed);
-        scale(mix([0.11, 0.16, 0.26], [0.13, 0.22, 0.24], nearness(y, horizon)), 0.75 + 0.5 * grain)
+        [0.10, 0.15, 0.24] // drawn below, over the foot of the hills
     });
     let pen = &mut pixel_pen(&mut layer);
     for _ in 0..rng.below(40) + 40 {

@@ -3,7 +3,7 @@
 use super::pose::Skeleton;
 use super::{Bottom, HairShape, Looks, Person};
 use crate::colour::{Rgb, scale};
-use crate::paint::{Fill, Form, Pen};
+use crate::paint::{Cloth, Fill, Form, Pen};
 use crate::shape::{Point, blob, circle, ellipse, limb, polygon, tube};
 use crate::things::Anchors;
 
@@ -49,6 +49,18 @@ impl Person {
     }
 }
 
+/// Patterns on clothes are this much finer than on things.
+const WEAVE: f32 = 1.9;
+
+/// A sleeve or trouser leg: its pattern follows the limb, so that it stays with it in every pose.
+fn sleeve(pen: &mut Pen, a: Point, b: Point, (radius_a, radius_b): (f32, f32), soft: f32) {
+    let (dx, dy) = (b.0 - a.0, b.1 - a.1);
+    let length = (dx * dx + dy * dy).sqrt();
+    let down = if length > 1e-3 { (dx / length, dy / length) } else { (0.0, 1.0) };
+    pen.cloth = Cloth { origin: a, down, fine: WEAVE };
+    pen.fill(&limb(a, b, radius_a, radius_b), Fill::Main, Form::Soft(soft));
+}
+
 fn arm(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
     let (shoulder, elbow, wrist) =
         (bones.seen(2 + 3 * side), bones.seen(3 + 3 * side), bones.seen(4 + 3 * side));
@@ -58,19 +70,11 @@ fn arm(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
     pen.fill(&circle(hand.0, hand.1, 0.068), bare, Form::Soft(0.06));
     pen.wear(looks.top);
     if looks.long_sleeves {
-        pen.fill(
-            &limb(elbow, between(elbow, wrist, 0.86), 0.078, 0.066),
-            Fill::Main,
-            Form::Soft(0.07),
-        );
-        pen.fill(&limb(shoulder, elbow, 0.092, 0.078), Fill::Main, Form::Soft(0.07));
+        sleeve(pen, elbow, between(elbow, wrist, 0.86), (0.078, 0.066), 0.07);
+        sleeve(pen, shoulder, elbow, (0.092, 0.078), 0.07);
     } else {
         pen.fill(&limb(shoulder, elbow, 0.080, 0.068), bare, Form::Soft(0.06));
-        pen.fill(
-            &limb(shoulder, between(shoulder, elbow, 0.55), 0.094, 0.094),
-            Fill::Main,
-            Form::Soft(0.07),
-        );
+        sleeve(pen, shoulder, between(shoulder, elbow, 0.55), (0.094, 0.094), 0.07);
     }
 }
 
@@ -83,17 +87,13 @@ fn leg(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
     pen.wear(looks.bottom);
     match looks.bottom_shape {
         Bottom::Trousers => {
-            pen.fill(&limb(knee, ankle, 0.092, 0.078), Fill::Main, Form::Soft(0.08));
-            pen.fill(&limb(hip, knee, 0.125, 0.094), Fill::Main, Form::Soft(0.08));
+            sleeve(pen, knee, ankle, (0.092, 0.078), 0.08);
+            sleeve(pen, hip, knee, (0.125, 0.094), 0.08);
         }
         Bottom::Shorts => {
             pen.fill(&limb(knee, ankle, 0.080, 0.056), bare, Form::Soft(0.06));
             pen.fill(&limb(hip, knee, 0.100, 0.080), bare, Form::Soft(0.06));
-            pen.fill(
-                &limb(hip, between(hip, knee, 0.72), 0.130, 0.125),
-                Fill::Main,
-                Form::Soft(0.08),
-            );
+            sleeve(pen, hip, between(hip, knee, 0.72), (0.130, 0.125), 0.08);
         }
         Bottom::Skirt => {
             pen.fill(&limb(knee, ankle, 0.078, 0.056), bare, Form::Soft(0.06));
@@ -118,6 +118,10 @@ fn trunk(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
     };
     let [shoulder_a, shoulder_b] = wide(right, left, 0.15);
     let [hip_a, hip_b] = wide(right_hip, left_hip, 0.12);
+    let waist = between(right_hip, left_hip, 0.5);
+    let (dx, dy) = (waist.0 - neck.0, waist.1 - neck.1);
+    let length = (dx * dx + dy * dy).sqrt().max(1e-3);
+    pen.cloth = Cloth { origin: waist, down: (dx / length, dy / length), fine: WEAVE };
     if looks.bottom_shape == Bottom::Skirt {
         pen.wear(looks.bottom);
         let (knee_a, knee_b) = (bones.seen(9), bones.seen(12));
@@ -126,8 +130,10 @@ fn trunk(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
         let hem = hip_a.1 + 0.40;
         pen.fill(
             &polygon(&[
-                (hip_a.0 - 0.03, hip_a.1 - 0.10),
-                (hip_b.0 + 0.03, hip_b.1 - 0.10),
+                (hip_a.0 - 0.10, hip_a.1),
+                (hip_a.0 - 0.04, hip_a.1 - 0.10),
+                (hip_b.0 + 0.04, hip_b.1 - 0.10),
+                (hip_b.0 + 0.10, hip_b.1),
                 (right_edge + 0.12, hem),
                 ((left_edge + right_edge) * 0.5, hem + 0.04),
                 (left_edge - 0.12, hem),
@@ -224,19 +230,22 @@ fn head(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
 
 /// The hair over the forehead; it slides back where the face turns away.
 fn cap(pen: &mut Pen, looks: &Looks, (x, y): Point, facing: f32) {
-    let back = -facing * 0.55;
     let brow = y - 0.08;
+    // How far the hair at each side comes forward: the side that the face turns away from shows the back of the head.
+    let (left, right) = (facing.max(0.0), facing.min(0.0));
     pen.fill(
         &blob(&[
-            (x - 0.225 + back * 0.3, y + 0.04 + (facing * 0.5).max(0.0)),
-            (x - 0.225 + back * 0.2, y - 0.12),
+            (x - 0.225, y + 0.04 + left * 0.6),
+            (x - 0.230, y - 0.12),
             (x - 0.11, y - 0.245),
             (x + 0.11, y - 0.245),
-            (x + 0.225 + back * 0.2, y - 0.12),
-            (x + 0.225 + back * 0.3, y + 0.04 + (-facing * 0.5).max(0.0)),
-            (x + 0.155 + back * 0.2, brow - 0.03),
-            (x + facing * 0.5, brow - 0.06),
-            (x - 0.155 + back * 0.2, brow - 0.03),
+            (x + 0.230, y - 0.12),
+            (x + 0.225, y + 0.04 - right * 0.6),
+            (x + 0.20 + right * 0.9, y + 0.04 - right * 0.5),
+            (x + 0.155 + right * 0.95, brow - 0.03),
+            (x + facing * 0.8, brow - 0.06),
+            (x - 0.155 + left * 0.95, brow - 0.03),
+            (x - 0.20 + left * 0.9, y + 0.04 + left * 0.5),
         ]),
         Fill::Solid(looks.hair.rgb()),
         Form::Soft(0.07),
