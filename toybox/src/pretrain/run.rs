@@ -118,6 +118,20 @@ pub(super) fn fit(
     }
 }
 
+/// Runs `work` without gradients while `leaves` hold `values`; afterwards they hold what they held before.
+pub(super) fn with_values<T>(leaves: &[Tensor], values: &[Tensor], work: impl FnOnce() -> T) -> T {
+    let put = |values: &[Tensor]| {
+        leaves.iter().zip(values).for_each(|(leaf, value)| leaf.shallow_clone().copy_(value));
+    };
+    tch::no_grad(|| {
+        let before: Vec<Tensor> = leaves.iter().map(Tensor::copy).collect();
+        put(values);
+        let done = work();
+        put(&before);
+        done
+    })
+}
+
 /// Exponential moving average of the parameters (decay 0.999, less at the beginning).
 struct Average {
     tensors: Vec<Tensor>,

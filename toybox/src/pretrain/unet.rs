@@ -99,17 +99,14 @@ pub(super) fn train(
     };
     let shown = data::samples(options.seed ^ 0x5EED, 0, 16);
     let mut sheet = |average: &[Tensor], path: &Path| {
-        tch::no_grad(|| {
-            let now: Vec<Tensor> = leaves.iter().map(Tensor::copy).collect();
-            leaves.iter().zip(average).for_each(|(leaf, mean)| leaf.shallow_clone().copy_(mean));
-            let drawn = draw_samples(&unet, &vae, &conditioner, &folder, &shown);
-            leaves.iter().zip(&now).for_each(|(leaf, was)| leaf.shallow_clone().copy_(was));
-            let cells: Vec<_> =
-                drawn?.into_iter().zip(&shown).map(|(cell, s)| (cell, s.caption.clone())).collect();
-            let sheet = crate::contact_sheet(&cells, 4);
-            picture::write(path, &sheet, None, picture::Existing::Replace)?;
-            Ok(())
-        })
+        let drawn = run::with_values(&leaves, average, || {
+            draw_samples(&unet, &vae, &conditioner, &folder, &shown)
+        })?;
+        let cells: Vec<_> =
+            drawn.into_iter().zip(&shown).map(|(cell, s)| (cell, s.caption.clone())).collect();
+        let sheet = crate::contact_sheet(&cells, 4);
+        picture::write(path, &sheet, None, picture::Existing::Replace)?;
+        Ok(())
     };
     let mut step = Denoise { unet: &unet, vae: &vae, conditioner: &conditioner, schedule, options };
     run::fit("unet", options, parameters, &mut step, &mut keep, &mut sheet, report)

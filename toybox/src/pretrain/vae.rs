@@ -72,22 +72,10 @@ pub(super) fn train(
     let leaves: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
 
     let held_out = data::samples(options.seed ^ 0x5EED, 0, 64);
-    let with_average = |average: &[Tensor], work: &mut dyn FnMut() -> Result<(), Error>| {
-        tch::no_grad(|| {
-            let now: Vec<Tensor> = leaves.iter().map(Tensor::copy).collect();
-            leaves.iter().zip(average).for_each(|(leaf, mean)| leaf.shallow_clone().copy_(mean));
-            let done = work();
-            leaves.iter().zip(&now).for_each(|(leaf, was)| leaf.shallow_clone().copy_(was));
-            done
-        })
-    };
     let mut keep = |average: &[Tensor]| {
-        let mut deviation = 1.0;
-        with_average(average, &mut || {
-            let latents = vae.encode(&data::pictures(&held_out)).mean;
-            deviation = latents.std(true).double_value(&[]);
-            Ok(())
-        })?;
+        let deviation = run::with_values(&leaves, average, || {
+            vae.encode(&data::pictures(&held_out)).mean.std(true).double_value(&[])
+        });
         write_scaling_factor(&options.base.join("vae/config.json"), 1.0 / deviation)?;
         let path = options.base.join("vae/diffusion_pytorch_model.safetensors");
         let halves = average.iter().map(|t| t.to_kind(Kind::Half));
@@ -95,7 +83,7 @@ pub(super) fn train(
         Ok(path)
     };
     let mut sheet = |average: &[Tensor], path: &Path| {
-        with_average(average, &mut || {
+        run::with_values(&leaves, average, || {
             let pictures = data::pictures(&held_out[..16]);
             let decoded = vae.decode(&vae.encode(&pictures).mean).clamp(-1.0, 1.0);
             let mut cells = Vec::new();
