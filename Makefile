@@ -4,7 +4,9 @@ BINARY     := $(TARGET_DIR)/release/personalize
 PYTHON     ?= python3
 
 DEMO     = scripts/demo.sh $(BINARY)
-BENCH    = $(PYTHON) scripts/bench.py
+# The peer's script and a Python that has its packages; see BENCHMARKS.md.
+PEER    ?=
+BENCH    = $(PYTHON) scripts/bench.py --peer '$(PEER)'
 FIXTURES = $(PYTHON) scripts/make_fixtures.py
 
 # torch-sys listens to these; left over from other work, they would lead it away from the libtorch of `make setup`.
@@ -36,7 +38,9 @@ test: lint ## set-up, lints and all tests, offline once libtorch is here
 	@scripts/test_setup.sh
 	cargo test --workspace --release
 
-bench: build ## time and memory beside Python's diffusers
+bench: build ## time and memory beside Python's diffusers: make bench PEER=FOLDER PYTHON=...
+	@test -n '$(PEER)' || { echo "bench: PEER is not given; pass PEER=FOLDER of peer_sd15.py" >&2; exit 2; }
+	cargo build --release -p pipelines --example bench
 	$(BENCH)
 
 fixtures: ## make the parity fixtures again, with Python's diffusers

@@ -64,8 +64,8 @@ struct Layer : std::enable_shared_from_this<Layer> {
   // The plain weight, also when only a packed one is left.
   at::Tensor plain() const { return weight.defined() ? weight : packed.to_dense(); }
 
-  // A layer that is differentiated would hold two packed copies. Measured on the shapes of a U-Net, the second one pays
-  // where the weight is small beside the rows (pixels) that it meets; elsewhere one plain matrix serves both passes.
+  // A layer that is differentiated would hold two packed copies. The second is made where the weight is small beside the
+  // rows (pixels) that it meets, so that it costs little memory; elsewhere one plain matrix serves both passes.
   bool one_copy(bool recording, int64_t rows) const { return recording && weight.numel() > 4096 * rows; }
 
   bool packs;
