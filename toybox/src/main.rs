@@ -89,7 +89,7 @@ struct PretrainArguments {
     /// Of parameters, samples and noise.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps between sample sheets.
+    /// Steps between sample sheets; 0 draws none.
     #[arg(long, default_value_t = 500)]
     sample_every: u64,
     /// auto, cpu, cuda or cuda:N.

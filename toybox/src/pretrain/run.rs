@@ -31,7 +31,7 @@ pub struct Options {
     pub learning_rate: f64,
     /// Of parameters, samples and noise.
     pub seed: u64,
-    /// Steps between sample sheets.
+    /// Steps between sample sheets; 0 draws none.
     pub sample_every: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
@@ -49,6 +49,9 @@ pub enum Report<'a> {
     Written(&'a Path),
 }
 
+/// Draws samples with some values of the parameters into a file.
+pub(super) type Sheet<'a> = dyn FnMut(&[Tensor], &Path) -> Result<(), Error> + 'a;
+
 /// Trains `parameters` on `step`. `keep` is called at every checkpoint and at the end with the parameters'
 /// running average and writes what the part ships; `sheet` draws samples.
 pub(super) fn fit(
@@ -57,7 +60,7 @@ pub(super) fn fit(
     parameters: Vec<Tensor>,
     step: &mut dyn TrainStep,
     keep: &mut dyn FnMut(&[Tensor]) -> Result<PathBuf, Error>,
-    sheet: &mut dyn FnMut(&[Tensor], &Path) -> Result<(), Error>,
+    sheet: &mut Sheet<'_>,
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<PathBuf, Error> {
     let work = options.work.join(name);
@@ -95,8 +98,9 @@ pub(super) fn fit(
     let mut after = |trainer: &Trainer, record: &StepRecord| {
         average.follow(&trainer.optimizer.parameters, trainer.step);
         let flow = report(Report::Step(record));
-        let due = options.sample_every > 0 && trainer.step.is_multiple_of(options.sample_every);
-        if due || trainer.step == options.steps {
+        let due =
+            trainer.step.is_multiple_of(options.sample_every) || trainer.step == options.steps;
+        if options.sample_every > 0 && due {
             let path = work.join(format!("sheet-{:06}.png", trainer.step));
             sheet(&average.tensors, &path)?;
             let _ = report(Report::Written(&path)); // asked again after the next step

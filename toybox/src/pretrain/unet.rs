@@ -138,7 +138,7 @@ fn draw_samples(
             samplers::build(SamplerKind::DpmPlusPlus2M, &folder.scheduler, &config, 20)?;
         let mut go_on = |_, _| ControlFlow::Continue(());
         let latents = denoise(unet, &mut *sampler, &guidance, &initial, &mut noise, &mut go_on);
-        for latents in latents {
+        if let Some(latents) = latents {
             let decoded = vae.decode(&latents).squeeze_dim(0).to_device(tch::Device::Cpu);
             pictures.push(picture::to_rgb(&decoded)?);
         }

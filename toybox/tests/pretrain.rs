@@ -1,0 +1,81 @@
+//! Each part of the built-in base starts to learn, can be interrupted and goes on, on tiny runs.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use models::folder::ModelFolder;
+use models::tokenizer::Tokenizer;
+use tch::{Device, Kind};
+use toybox::pretrain::{Options, Part, Report, pretrain};
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else if path.extension().is_none_or(|e| e != "safetensors") {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn options(folder: &Path, steps: u64) -> Options {
+    Options {
+        base: folder.join("base"),
+        work: folder.join("work"),
+        steps,
+        batch_size: 2,
+        learning_rate: 1e-3,
+        seed: 3,
+        sample_every: 0,
+        device: "cpu".into(),
+        precision: "bf16".into(),
+        resume: false,
+    }
+}
+
+/// The losses of a run.
+fn losses(part: Part, options: &Options) -> Vec<f64> {
+    let mut losses = Vec::new();
+    let mut listen = |report: Report<'_>| {
+        if let Report::Step(record) = report {
+            losses.push(record.loss);
+        }
+        ControlFlow::Continue(())
+    };
+    pretrain(part, options, &mut listen).unwrap();
+    losses
+}
+
+#[test]
+fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
+    copy(&shipped, &folder.path().join("base"));
+    let (first, both) = (options(folder.path(), 2), options(folder.path(), 3));
+
+    losses(Part::Tokenizer, &first);
+    let tokenizer = Tokenizer::open(&folder.path().join("base/tokenizer")).unwrap();
+    for word in toybox::VOCABULARY {
+        assert_eq!(tokenizer.encode(word).len(), 1, "{word} is one token");
+    }
+    assert!(!tokenizer.encode("zebra, 猫!").is_empty());
+
+    for part in [Part::Clip, Part::Vae, Part::Unet] {
+        let start = losses(part, &first);
+        assert_eq!(start.len(), 2);
+        assert!(start.iter().all(|loss| loss.is_finite()));
+        let rest = losses(part, &Options { resume: true, ..both.clone() });
+        assert_eq!(rest.len(), 1, "{part:?} does the third step only");
+    }
+    let base = ModelFolder::open(&folder.path().join("base"), None).unwrap();
+    base.load_text_encoder(Kind::Float, Device::Cpu).unwrap();
+    base.load_unet(Kind::Float, Device::Cpu).unwrap();
+    let vae = base.load_vae(Kind::Float, Device::Cpu).unwrap();
+    assert!(vae.scaling_factor() > 0.0 && (vae.scaling_factor() - 1.0).abs() > 1e-3);
+}
