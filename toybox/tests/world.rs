@@ -3,6 +3,7 @@
 #![allow(clippy::unreadable_literal, reason = "checksums have no thousands")]
 
 use std::collections::HashSet;
+use std::path::Path;
 use toybox::{
     Accessory, Background, Class, Colour, Concept, NEAR, Person, Placement, Pose, Rng, SIZE, Scene,
     Style, Subject, Thing, VOCABULARY,
@@ -307,3 +308,15 @@ const PINNED_CONCEPTS: [u32; 12] = [
     354041743, 421831441, 1591864086, 1630550786,
 ];
 const PINNED_PEOPLE: [u32; 4] = [1638230318, 2030849017, 4177782729, 3089064939];
+
+#[test]
+fn the_shipped_photos_are_those_that_the_concepts_draw() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox/concepts");
+    for concept in Concept::all() {
+        for (k, scene) in concept.photos().iter().enumerate() {
+            let path = shipped.join(concept.name).join(format!("{k}.png"));
+            assert_eq!(image::open(&path).unwrap().to_rgb8(), scene.draw(), "{}", path.display());
+        }
+    }
+    assert_eq!(std::fs::read_dir(&shipped).unwrap().count(), Concept::all().len());
+}
