@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use models::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
 use models::fresh::Fresh;
@@ -159,14 +159,13 @@ pub(super) fn train(
         weights::write(&path, all)?;
         Ok(path)
     };
-    let mut sheet = |_: &[Tensor], _: &Path| Ok(());
     run::fit(
         "clip",
         options,
         parameters,
         &mut Contrast { clip: &clip, options },
         &mut keep,
-        &mut sheet,
+        None,
         report,
     )
 }

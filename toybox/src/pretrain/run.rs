@@ -53,14 +53,14 @@ pub enum Report<'a> {
 pub(super) type Sheet<'a> = dyn FnMut(&[Tensor], &Path) -> Result<(), Error> + 'a;
 
 /// Trains `parameters` on `step`. `keep` is called at every checkpoint and at the end with the parameters'
-/// running average and writes what the part ships; `sheet` draws samples.
+/// running average and writes what the part ships; `sheet`, where the part has pictures, draws samples.
 pub(super) fn fit(
     name: &str,
     options: &Options,
     parameters: Vec<Tensor>,
     step: &mut dyn TrainStep,
     keep: &mut dyn FnMut(&[Tensor]) -> Result<PathBuf, Error>,
-    sheet: &mut Sheet<'_>,
+    mut sheet: Option<&mut Sheet<'_>>,
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<PathBuf, Error> {
     let work = options.work.join(name);
@@ -100,7 +100,7 @@ pub(super) fn fit(
         let flow = report(Report::Step(record));
         let due =
             trainer.step.is_multiple_of(options.sample_every) || trainer.step == options.steps;
-        if options.sample_every > 0 && due {
+        if let Some(sheet) = sheet.as_mut().filter(|_| options.sample_every > 0 && due) {
             let path = work.join(format!("sheet-{:06}.png", trainer.step));
             sheet(&average.tensors, &path)?;
             let _ = report(Report::Written(&path)); // asked again after the next step

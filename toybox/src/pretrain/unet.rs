@@ -109,7 +109,7 @@ pub(super) fn train(
         Ok(())
     };
     let mut step = Denoise { unet: &unet, vae: &vae, conditioner: &conditioner, schedule, options };
-    run::fit("unet", options, parameters, &mut step, &mut keep, &mut sheet, report)
+    run::fit("unet", options, parameters, &mut step, &mut keep, Some(&mut sheet), report)
 }
 
 /// Draws each caption with seed 1 and guidance 4, in 20 steps.

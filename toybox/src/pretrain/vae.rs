@@ -106,7 +106,7 @@ pub(super) fn train(
         parameters,
         &mut Reconstruct { vae: &vae, options },
         &mut keep,
-        &mut sheet,
+        Some(&mut sheet),
         report,
     )
 }
