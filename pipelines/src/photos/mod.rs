@@ -12,10 +12,10 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use embeddings::file::hex;
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
@@ -115,10 +115,7 @@ impl PhotoSet {
                 }
             }
         }
-        hasher.finalize().iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}"); // writing to a String cannot fail
-            hex
-        })
+        hex(&hasher.finalize())
     }
 }
 

@@ -1,10 +1,10 @@
 //! PNG files, written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use embeddings::file::write_beside;
 use image::RgbImage;
 
 use super::PictureParameters;
@@ -140,14 +140,8 @@ fn encode(
 
 /// Writes beside the target, flushes to the disk, then takes the target's name in one step.
 fn save(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<PathBuf> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!(".{}-{number}.tmp", std::process::id()));
-
-    let result = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+    let temporary = write_beside(path, bytes)?;
+    let take_name = || {
         let target = match existing {
             Existing::Replace => path.to_path_buf(),
             Existing::Keep => reserve(path)?,
@@ -158,11 +152,10 @@ fn save(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<PathBuf> {
             }
         })?;
         Ok(target)
-    })();
-    if result.is_err() {
+    };
+    take_name().inspect_err(|_| {
         let _ = fs::remove_file(&temporary); // nothing to add to the error that is on its way
-    }
-    result
+    })
 }
 
 /// The first free of `name.png`, `name-1.png`, `name-2.png`…, taken by an empty file so that nobody else gets it.

@@ -144,7 +144,6 @@ fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Tra
         },
         max_grad_norm: config.max_grad_norm,
         loss_scale: if plan.kind == Kind::Half { 1024.0 } else { 1.0 },
-        last_good: None,
     }
 }
 

@@ -64,6 +64,9 @@ pub enum Stop {
 /// What follows a step: it sees the step's record and may stop the loop.
 pub type AfterStep<'a> = dyn FnMut(&Trainer, &StepRecord) -> Result<ControlFlow<()>, Error> + 'a;
 
+/// The parameters before the last update, at which the loss was a number, and the steps behind them.
+type LastGood = (u64, Vec<Tensor>);
+
 /// An optimiser, its place in the run and its source of randomness: all that a resumed run needs.
 pub struct Trainer {
     /// The parameters and their moments.
@@ -83,8 +86,6 @@ pub struct Trainer {
     /// f16 gradients of a mean over a picture underflow; the loss is multiplied by this and the gradient
     /// divided. Halved, and the step skipped, when a gradient overflows; 1 for the wider kinds.
     pub loss_scale: f64,
-    /// The parameters before the last update, at which the loss was a number, and the steps behind them.
-    pub last_good: Option<(u64, Vec<Tensor>)>,
 }
 
 impl Trainer {
@@ -94,9 +95,10 @@ impl Trainer {
         objective: &mut dyn TrainStep,
         after_step: &mut AfterStep<'_>,
     ) -> Result<ControlFlow<()>, Stop> {
+        let mut last_good = None;
         while self.step < self.steps {
-            let Some(record) = self.one_step(objective) else {
-                return Err(self.diverged());
+            let Some(record) = self.one_step(objective, &mut last_good) else {
+                return Err(self.diverged(last_good));
             };
             if after_step(self, &record).map_err(Stop::Failed)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -106,18 +108,22 @@ impl Trainer {
     }
 
     /// Puts the parameters back to where the loss was last a number: before the update that ruined them.
-    fn diverged(&mut self) -> Stop {
+    fn diverged(&mut self, last_good: Option<LastGood>) -> Stop {
         let stop = Stop::Diverged { step: self.step + 1 };
-        if let Some((step, copies)) = &self.last_good {
-            for (parameter, good) in self.optimizer.parameters.iter_mut().zip(copies) {
+        if let Some((step, copies)) = last_good {
+            for (parameter, good) in self.optimizer.parameters.iter_mut().zip(&copies) {
                 tch::no_grad(|| parameter.copy_(good));
             }
-            self.step = *step;
+            self.step = step;
         }
         stop
     }
 
-    fn one_step(&mut self, objective: &mut dyn TrainStep) -> Option<StepRecord> {
+    fn one_step(
+        &mut self,
+        objective: &mut dyn TrainStep,
+        last_good: &mut Option<LastGood>,
+    ) -> Option<StepRecord> {
         let started = Instant::now();
         let (mut gradients, loss, terms) = loop {
             let (gradients, loss, terms) = self.gradients(objective);
@@ -135,7 +141,7 @@ impl Trainer {
         let gradient_norm = clip(&mut gradients, self.max_grad_norm);
         let learning_rate = self.learning_rate.at(self.step);
         let copies = self.optimizer.parameters.iter().map(|p| p.detach().copy()).collect();
-        self.last_good = Some((self.step, copies));
+        *last_good = Some((self.step, copies));
         self.optimizer.step(&gradients, learning_rate);
         if !self.optimizer.parameters.iter().all(is_finite) {
             return None;

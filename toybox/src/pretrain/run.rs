@@ -87,7 +87,6 @@ pub(super) fn fit(
         },
         max_grad_norm: 1.0,
         loss_scale: 1.0,
-        last_good: None,
     };
     if options.resume {
         state::check(&work, options.steps, &identity)?;
