@@ -83,6 +83,9 @@ struct PretrainArguments {
     /// Samples in a step.
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
+    /// Scenes that CLIP and the U-Net see again and again.
+    #[arg(long, default_value_t = 50_000)]
+    pictures: usize,
     /// Peak of the learning rate.
     #[arg(long, default_value_t = 1e-3)]
     lr: f64,
@@ -109,6 +112,7 @@ fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
         work: arguments.work,
         steps: arguments.steps,
         batch_size: arguments.batch_size,
+        pictures: arguments.pictures,
         learning_rate: arguments.lr,
         seed: arguments.seed,
         sample_every: arguments.sample_every,

@@ -30,6 +30,7 @@ fn options(folder: &Path, steps: u64) -> Options {
         work: folder.join("work"),
         steps,
         batch_size: 2,
+        pictures: 8,
         learning_rate: 1e-3,
         seed: 3,
         sample_every: 0,

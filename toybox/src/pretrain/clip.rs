@@ -19,7 +19,7 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
-use super::data::{self, Sample};
+use super::data::{self, Gallery};
 use super::run::{self, Options, Report};
 
 /// `clip/config.json`.
@@ -59,35 +59,39 @@ impl Clip {
         }
     }
 
-    /// Captions to unit vectors, `[B, projection]`.
-    fn embed_captions(&self, samples: &[Sample]) -> Tensor {
-        let (mut ids, mut ends) = (Vec::new(), Vec::new());
-        for sample in samples {
-            let mut words = vec![self.tokenizer.start()];
-            words.extend(self.tokenizer.encode(&sample.caption));
-            words.truncate(self.tokenizer.length() - 1);
-            ends.push(words.len() as i64);
-            words.resize(self.tokenizer.length(), self.tokenizer.end());
-            ids.push(Tensor::from_slice(&words));
-        }
-        let ids = Tensor::stack(&ids, 0).to_device(self.device); // [B, S]
-        let hidden = self.text.forward(&ids); // [B, S, D]
-        let rows = Tensor::arange(samples.len() as i64, (Kind::Int64, self.device));
+    /// Captions to unit vectors, `[B, projection]`. The encoder is causal, so tokens past the longest
+    /// caption's end have no part in any vector and are left out.
+    fn embed_captions(&self, captions: &[String]) -> Tensor {
+        let mut rows: Vec<Vec<i64>> = captions
+            .iter()
+            .map(|caption| {
+                let mut words = vec![self.tokenizer.start()];
+                words.extend(self.tokenizer.encode(caption));
+                words.truncate(self.tokenizer.length() - 1);
+                words
+            })
+            .collect();
+        let ends: Vec<i64> = rows.iter().map(|words| words.len() as i64).collect();
+        let length = ends.iter().max().map_or(1, |&last| last as usize + 1);
+        rows.iter_mut().for_each(|words| words.resize(length, self.tokenizer.end()));
+        let ids: Vec<Tensor> = rows.iter().map(|words| Tensor::from_slice(words)).collect();
+        let hidden = self.text.forward(&Tensor::stack(&ids, 0).to_device(self.device)); // [B, S, D]
+        let rows = Tensor::arange(captions.len() as i64, (Kind::Int64, self.device));
         let ends = Tensor::from_slice(&ends).to_device(self.device);
         let pooled = hidden.index(&[Some(rows), Some(ends)]); // [B, D]
         unit(&pooled.linear(&self.text_projection, None::<&Tensor>))
     }
 
     /// Pictures to unit vectors, `[B, projection]`.
-    fn embed_pictures(&self, samples: &[Sample]) -> Tensor {
-        unit(&self.vision.forward(&data::pictures(samples).to_device(self.device)).image_embeds)
+    fn embed_pictures(&self, pictures: &Tensor) -> Tensor {
+        unit(&self.vision.forward(&pictures.to_device(self.device)).image_embeds)
     }
 
     /// Scaled cosines, `[B pictures, B captions]`.
-    fn logits(&self, samples: &[Sample]) -> Tensor {
+    fn logits(&self, pictures: &Tensor, captions: &[String]) -> Tensor {
         let scale = self.logit_scale.clamp_max(100f64.ln()).exp();
-        let pictures = self.embed_pictures(samples);
-        pictures.matmul(&self.embed_captions(samples).transpose(0, 1)) * scale
+        let pictures = self.embed_pictures(pictures);
+        pictures.matmul(&self.embed_captions(captions).transpose(0, 1)) * scale
     }
 }
 
@@ -97,25 +101,29 @@ fn unit(x: &Tensor) -> Tensor {
 
 struct Contrast<'a> {
     clip: &'a Clip,
-    options: &'a Options,
+    gallery: &'a Gallery,
+    /// Of the gallery, `[N, 3, 128, 128]`, bytes.
+    pictures: Tensor,
+    batch_size: usize,
 }
 
 impl TrainStep for Contrast<'_> {
     fn losses(&mut self, index: u64, _draw: &Generator) -> Losses {
-        let size = self.options.batch_size;
-        let samples = data::samples(self.options.seed, index * size as u64, size);
+        let size = self.batch_size;
+        let (places, captions) = self.gallery.pick(index * size as u64, size);
+        let pictures = data::from_bytes(&self.pictures.index_select(0, &places));
         let mut groups = HashMap::new();
-        let group: Vec<i64> = samples
+        let group: Vec<i64> = captions
             .iter()
-            .map(|sample| {
+            .map(|caption| {
                 let next = groups.len() as i64;
-                *groups.entry(sample.caption.as_str()).or_insert(next)
+                *groups.entry(caption.as_str()).or_insert(next)
             })
             .collect();
         let group = Tensor::from_slice(&group).to_device(self.clip.device);
         let same = group.unsqueeze(0).eq_tensor(&group.unsqueeze(1)).to_kind(Kind::Float); // [B, B]
         let target = &same / same.sum_dim_intlist(-1, true, Kind::Float);
-        let logits = self.clip.logits(&samples);
+        let logits = self.clip.logits(&pictures, &captions);
         let cross = |logits: &Tensor| {
             -(&target * logits.log_softmax(-1, Kind::Float))
                 .sum_dim_intlist(-1, false, Kind::Float)
@@ -159,13 +167,9 @@ pub(super) fn train(
         weights::write(&path, all)?;
         Ok(path)
     };
-    run::fit(
-        "clip",
-        options,
-        parameters,
-        &mut Contrast { clip: &clip, options },
-        &mut keep,
-        None,
-        report,
-    )
+    let gallery = Gallery::new(options.seed, options.pictures);
+    let pictures = gallery.map(data::to_bytes);
+    let batch_size = options.batch_size;
+    let mut step = Contrast { clip: &clip, gallery: &gallery, pictures, batch_size };
+    run::fit("clip", options, parameters, &mut step, &mut keep, None, report)
 }

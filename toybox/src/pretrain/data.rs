@@ -1,7 +1,7 @@
-//! Batches of pictures and captions, drawn as they are needed; sample `k` of a seed is always the same.
+//! Pictures and captions to train on; sample `k` of a seed is always the same.
 
 use pipelines::photos::to_tensor;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{Rng, Scene};
 
@@ -11,29 +11,78 @@ pub(super) struct Sample {
     pub caption: String,
 }
 
-/// Samples `first..first + count` of a seed.
+/// Samples `first..first + count` of a seed, each a scene of its own.
 pub(super) fn samples(seed: u64, first: u64, count: usize) -> Vec<Sample> {
     (first..first + count as u64)
         .map(|k| {
-            let rng = &mut Rng::nth(seed, k);
-            let scene = Scene::sample(rng);
-            let caption = scene.caption(rng);
+            let (scene, caption) = crate::sample(seed, k);
             Sample { scene, caption }
         })
         .collect()
 }
 
-/// Their pictures, `[B, 3, 128, 128]` in [-1, 1], drawn on two threads.
+/// Their pictures, `[B, 3, 128, 128]` in [-1, 1].
 pub(super) fn pictures(samples: &[Sample]) -> Tensor {
-    let draw = |part: &[Sample]| -> Vec<Tensor> {
-        part.iter().map(|sample| to_tensor(&sample.scene.draw())).collect()
-    };
-    let (left, right) = samples.split_at(samples.len() / 2);
-    let mut all = Vec::with_capacity(samples.len());
+    let scenes: Vec<Scene> = samples.iter().map(|sample| sample.scene).collect();
+    Tensor::cat(&draw(&scenes, |scene| to_tensor(&scene.draw())), 0)
+}
+
+/// `work` on every scene, on two threads.
+fn draw<T: Send>(scenes: &[Scene], work: impl Fn(&Scene) -> T + Sync) -> Vec<T> {
+    let part = |scenes: &[Scene]| -> Vec<T> { scenes.iter().map(&work).collect() };
+    let (left, right) = scenes.split_at(scenes.len() / 2);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| draw(right));
-        all.extend(draw(left));
+        let other = scope.spawn(|| part(right));
+        let mut all = part(left);
         all.extend(other.join().expect("drawing does not panic"));
-    });
-    Tensor::cat(&all, 0)
+        all
+    })
+}
+
+/// Scenes that are drawn once and shown many times, since drawing and encoding cost as much as a step on
+/// them does; each time with a caption of its own.
+pub(super) struct Gallery {
+    seed: u64,
+    scenes: Vec<Scene>,
+}
+
+impl Gallery {
+    /// The first `count` scenes of a seed.
+    pub(super) fn new(seed: u64, count: usize) -> Self {
+        let scenes = samples(seed, 0, count).into_iter().map(|sample| sample.scene).collect();
+        Self { seed, scenes }
+    }
+
+    /// `work` on the pictures of all scenes, `[B, 3, 128, 128]` in [-1, 1], a batch at a time; its results
+    /// `[B, ...]` joined to `[N, ...]`.
+    pub(super) fn map(&self, mut work: impl FnMut(&Tensor) -> Tensor) -> Tensor {
+        let batches: Vec<Tensor> = self
+            .scenes
+            .chunks(64)
+            .map(|scenes| work(&Tensor::cat(&draw(scenes, |s| to_tensor(&s.draw())), 0)))
+            .collect();
+        Tensor::cat(&batches, 0)
+    }
+
+    /// Samples `first..first + count`: places in the gallery, `[B]`, and captions.
+    pub(super) fn pick(&self, first: u64, count: usize) -> (Tensor, Vec<String>) {
+        let (places, captions): (Vec<i64>, _) = (first..first + count as u64)
+            .map(|k| {
+                let rng = &mut Rng::nth(!self.seed, k);
+                let place = rng.below(self.scenes.len());
+                (place as i64, self.scenes[place].caption(rng))
+            })
+            .unzip();
+        (Tensor::from_slice(&places), captions)
+    }
+}
+
+/// Pictures in [-1, 1] as bytes, for keeping.
+pub(super) fn to_bytes(pictures: &Tensor) -> Tensor {
+    ((pictures + 1.0) * 127.5).round().to_kind(Kind::Uint8)
+}
+
+/// And back; exact for what came from bytes.
+pub(super) fn from_bytes(bytes: &Tensor) -> Tensor {
+    bytes.to_kind(Kind::Float) / 127.5 - 1.0
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub steps: u64,
     /// Samples in a step.
     pub batch_size: usize,
+    /// Scenes that CLIP and the U-Net see again and again.
+    pub pictures: usize,
     /// Peak of the learning rate; it warms up over the first hundredth and falls as a cosine.
     pub learning_rate: f64,
     /// Of parameters, samples and noise.

@@ -17,7 +17,7 @@ use pipelines::{Error, Guidance, denoise, picture};
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
-use super::data::{self, Sample};
+use super::data::{self, Gallery, Sample};
 use super::run::{self, Options, Report};
 
 /// Share of samples whose caption is emptied, for guidance.
@@ -27,26 +27,27 @@ const GAMMA: f64 = 5.0;
 
 struct Denoise<'a> {
     unet: &'a UNet,
-    vae: &'a Vae,
     conditioner: &'a Conditioner,
     schedule: NoiseSchedule,
-    options: &'a Options,
+    gallery: &'a Gallery,
+    /// Of the gallery, scaled, `[N, channels, h, w]`, halves.
+    latents: Tensor,
+    batch_size: usize,
 }
 
 impl TrainStep for Denoise<'_> {
     fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
-        let size = self.options.batch_size;
-        let mut samples = data::samples(self.options.seed, index * size as u64, size);
+        let size = self.batch_size;
+        let (places, mut captions) = self.gallery.pick(index * size as u64, size);
         let emptied: Vec<f32> = Vec::try_from(draw.rand(&[size as i64])).unwrap_or_default();
-        for (sample, share) in samples.iter_mut().zip(emptied) {
+        for (caption, share) in captions.iter_mut().zip(emptied) {
             if f64::from(share) < EMPTY {
-                sample.caption.clear();
+                caption.clear();
             }
         }
-        let (x_0, context) = tch::no_grad(|| {
-            let latents = self.vae.encode(&data::pictures(&samples)).mean;
-            (latents * self.vae.scaling_factor(), self.encode(&samples))
-        });
+        let x_0 = self.latents.index_select(0, &places).to_kind(Kind::Float); // [B, C, h, w]
+        let x_0 = x_0.to_device(self.unet.device());
+        let context = tch::no_grad(|| self.encode(&captions));
         let noise = draw.randn(&x_0.size()).to_device(x_0.device());
         let last = self.schedule.alpha_bar().len() as i64;
         let timesteps = draw.randint(0, last, &[size as i64]).to_device(x_0.device());
@@ -62,11 +63,11 @@ impl TrainStep for Denoise<'_> {
 }
 
 impl Denoise<'_> {
-    fn encode(&self, samples: &[Sample]) -> Conditioning {
-        let tokens: Vec<_> = samples
+    fn encode(&self, captions: &[String]) -> Conditioning {
+        let tokens: Vec<_> = captions
             .iter()
-            .map(|sample| {
-                let tokens = self.conditioner.tokenize(&sample.caption, &[], Overflow::Truncate);
+            .map(|caption| {
+                let tokens = self.conditioner.tokenize(caption, &[], Overflow::Truncate);
                 tokens.expect("captions hold no concept")
             })
             .collect();
@@ -108,7 +109,22 @@ pub(super) fn train(
         picture::write(path, &sheet, None, picture::Existing::Replace)?;
         Ok(())
     };
-    let mut step = Denoise { unet: &unet, vae: &vae, conditioner: &conditioner, schedule, options };
+    let gallery = Gallery::new(options.seed, options.pictures);
+    let latents = tch::no_grad(|| {
+        let scale = vae.scaling_factor();
+        gallery.map(|pictures| {
+            let latents = vae.encode(pictures).mean * scale;
+            latents.to_kind(Kind::Half).to_device(tch::Device::Cpu)
+        })
+    });
+    let mut step = Denoise {
+        unet: &unet,
+        conditioner: &conditioner,
+        schedule,
+        gallery: &gallery,
+        latents,
+        batch_size: options.batch_size,
+    };
     run::fit("unet", options, parameters, &mut step, &mut keep, Some(&mut sheet), report)
 }
 
