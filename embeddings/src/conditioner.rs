@@ -4,8 +4,9 @@ use models::clip::ClipText;
 use models::tokenizer::Tokenizer;
 use models::unet::{CrossAttnContext, KeyValue};
 use tch::{Kind, Tensor};
+use torch_ext::Generator;
 
-use crate::{Initializer, Overflow, PromptError, PromptTokens, TextualInversion};
+use crate::{Concept, Initializer, Injection, Overflow, PromptError, PromptTokens, Site};
 
 /// Turns prompts into what the U-Net attends to.
 pub struct Conditioner {
@@ -24,7 +25,7 @@ impl Conditioner {
     pub fn tokenize(
         &self,
         prompt: &str,
-        concepts: &[&TextualInversion],
+        concepts: &[&dyn Concept],
         overflow: Overflow,
     ) -> Result<PromptTokens, PromptError> {
         PromptTokens::new(prompt, concepts, &self.tokenizer, overflow)
@@ -40,45 +41,150 @@ impl Conditioner {
         self.clip.token_table()
     }
 
-    /// B prompts to one context for all layers, `[B, S, D]`, in the text encoder's kind; differentiable
-    /// with respect to the concepts' vectors.
+    /// [`Conditioner::encode_at`] for concepts that do not vary with time, drawn as they are.
     pub fn encode(
         &self,
         prompts: &[&PromptTokens],
-        concepts: &[&TextualInversion],
+        concepts: &[&dyn Concept],
+    ) -> CrossAttnContext {
+        let any = Tensor::zeros([1], (Kind::Float, self.clip.device()));
+        self.encode_at(prompts, concepts, &any, None)
+    }
+
+    /// B prompts at `timesteps` `[B]` or `[1]` to the context of the U-Net, `[B, S, D]` for each layer, or one
+    /// for all where no concept of these prompts varies; in the text encoder's kind, differentiable with respect
+    /// to the concepts' parameters. What is random in training comes from `draw`.
+    ///
+    /// CLIP runs once, on B prompts or on B for each layer.
+    pub fn encode_at(
+        &self,
+        prompts: &[&PromptTokens],
+        concepts: &[&dyn Concept],
+        timesteps: &Tensor,
+        draw: Option<&Generator>,
     ) -> CrossAttnContext {
         let device = self.clip.device();
+        let batch = prompts.len() as i64;
+        let used = |concept: usize| {
+            prompts.iter().any(|p| p.slots.iter().any(|slot| slot.concept == concept))
+        };
+        let layers = (0..concepts.len())
+            .filter(|&i| used(i))
+            .filter_map(|i| concepts[i].varies().layers())
+            .max();
+        let timesteps = timesteps.to_device(device).expand([batch], false);
+        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
+        let entering: Vec<Entering> = (0..concepts.len())
+            .filter(|&i| used(i))
+            .map(|i| Entering::new(i, concepts[i].inject(&site), prompts, &site))
+            .collect();
+
         let ids: Vec<Tensor> = prompts.iter().map(|p| Tensor::from_slice(&p.ids)).collect();
         let ids = Tensor::stack(&ids, 0).to_device(device); // [B, S]
-        let words = self.clip.embed_tokens(&ids); // [B, S, D]
-        let embeddings = splice(&words, prompts, concepts);
-        let hidden = self.clip.blocks(&embeddings, self.skip_last);
-        CrossAttnContext::Shared(KeyValue::same(self.clip.final_norm(&hidden)))
+        let mut words = self.clip.embed_tokens(&ids).repeat([site.layer_count, 1, 1]); // [N, S, D]
+        for concept in &entering {
+            words = concept.replace_words(&words);
+        }
+        let hidden = self.clip.blocks(&words, self.skip_last);
+        let key = self.clip.final_norm(&hidden);
+        let mut value = key.shallow_clone();
+        for concept in &entering {
+            value = concept.bypass(&hidden, &value, &|rows| self.clip.final_norm(rows));
+        }
+        let at = |layer: i64| KeyValue {
+            key: key.narrow(0, layer * batch, batch),
+            value: value.narrow(0, layer * batch, batch),
+        };
+        match layers {
+            None => CrossAttnContext::Shared(at(0)),
+            Some(layers) => CrossAttnContext::PerLayer((0..layers).map(at).collect()),
+        }
     }
 }
 
-/// Puts the concepts' vectors into their slots, out of place: one gather from words and vectors together.
-fn splice(words: &Tensor, prompts: &[&PromptTokens], concepts: &[&TextualInversion]) -> Tensor {
-    if prompts.iter().all(|prompt| prompt.slots.is_empty()) {
-        return words.shallow_clone();
-    }
-    let size = words.size();
-    let (batch, length, width) = (size[0], size[1], size[2]);
-    let mut rows = vec![words.to_kind(Kind::Float).reshape([batch * length, width])];
-    let mut first_row = Vec::new(); // of each concept
-    let mut count = batch * length;
-    for concept in concepts {
-        first_row.push(count);
-        count += concept.num_tokens() as i64;
-        rows.push(concept.vectors().to_device(words.device()));
-    }
-    let mut index: Vec<i64> = (0..batch * length).collect();
-    for (b, prompt) in prompts.iter().enumerate() {
-        for slot in &prompt.slots {
-            index[b * length as usize + slot.position] =
-                first_row[slot.concept] + slot.vector as i64;
+/// A concept's injection with the places in the stacked prompts `[N, S, D]` that it goes to.
+struct Entering {
+    injection: Injection,
+    /// Rows of `[N · S, D]`.
+    places: Tensor,
+    /// Rows of the injection, `[(1 or N) · n, D]`, one for each place.
+    sources: Tensor,
+    /// The same rows as numbers, for the gather that puts them in.
+    rows: Vec<i64>,
+}
+
+impl Entering {
+    fn new(
+        concept: usize,
+        injection: Injection,
+        prompts: &[&PromptTokens],
+        site: &Site<'_>,
+    ) -> Self {
+        let (Injection::Input(input) | Injection::InputWithBypass { input, .. }) = &injection;
+        let size = input.size();
+        let (copies, tokens) = (size[0], size[1]);
+        let (mut rows, mut sources) = (Vec::new(), Vec::new());
+        for n in 0..site.layers.size()[0] {
+            let prompt = prompts[n as usize % prompts.len()];
+            for slot in prompt.slots.iter().filter(|slot| slot.concept == concept) {
+                rows.push(n * prompt.ids.len() as i64 + slot.position as i64);
+                let copy = if copies == 1 { 0 } else { n };
+                sources.push(copy * tokens + slot.vector as i64);
+            }
         }
+        let index = |rows: &[i64]| Tensor::from_slice(rows).to_device(input.device());
+        Self { places: index(&rows), sources: index(&sources), rows, injection }
     }
-    let index = Tensor::from_slice(&index).to_device(words.device());
-    Tensor::cat(&rows, 0).index_select(0, &index).reshape([batch, length, width])
+
+    /// The rows of `tensor` `[1 or N, n, D]` that go to the places; `[places, D]`.
+    fn pick(&self, tensor: &Tensor) -> Tensor {
+        tensor.flatten(0, 1).index_select(0, &self.sources)
+    }
+
+    /// Puts the token vectors into their slots.
+    fn replace_words(&self, words: &Tensor) -> Tensor {
+        let (Injection::Input(input) | Injection::InputWithBypass { input, .. }) = &self.injection;
+        self.replace(&words.to_kind(Kind::Float), &self.pick(input))
+    }
+
+    /// `value` with what only values see: at the concept's places the final norm of h + ‖h‖ b, where h is the
+    /// last block's output.
+    fn bypass(&self, hidden: &Tensor, value: &Tensor, norm: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
+        let Injection::InputWithBypass { bypass, .. } = &self.injection else {
+            return value.shallow_clone();
+        };
+        let h = hidden.flatten(0, 1).index_select(0, &self.places).to_kind(Kind::Float);
+        let moved = bypassed(&h, &self.pick(bypass)).to_kind(hidden.kind());
+        self.replace(value, &norm(&moved))
+    }
+
+    /// `stacked` `[N, S, D]` with `rows` `[places, D]` in the places, out of place: one gather from both.
+    fn replace(&self, stacked: &Tensor, rows: &Tensor) -> Tensor {
+        let size = stacked.size();
+        let count = size[0] * size[1];
+        let mut index: Vec<i64> = (0..count).collect();
+        for (i, &place) in self.rows.iter().enumerate() {
+            index[place as usize] = count + i as i64;
+        }
+        let index = Tensor::from_slice(&index).to_device(stacked.device());
+        let both = [stacked.flatten(0, 1), rows.to_device(stacked.device())];
+        Tensor::cat(&both, 0).index_select(0, &index).reshape(size)
+    }
+}
+
+/// h + ‖h‖ b over the last axis.
+fn bypassed(h: &Tensor, b: &Tensor) -> Tensor {
+    h + h.norm_scalaropt_dim(2, [-1], true) * b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bypass_adds_a_share_of_the_row_s_own_length() {
+        let (h, b) = (Tensor::from_slice(&[3f32, 4.0]), Tensor::from_slice(&[0f32, 0.2]));
+        let moved = Vec::<f32>::try_from(bypassed(&h, &b)).unwrap();
+        assert!((moved[0] - 3.0).abs() < 1e-6 && (moved[1] - 5.0).abs() < 1e-6, "{moved:?}");
+    }
 }

@@ -5,11 +5,19 @@
 //! concepts ─────────────────────────┴─ Conditioner::encode ─► CrossAttnContext
 //! ```
 
+mod concept;
 mod conditioner;
 pub mod file;
+mod mixed;
+mod neti;
 mod prompt;
 mod textual_inversion;
+mod xti;
 
+pub use concept::{Adjustment, Concept, Injection, Site, Varies};
 pub use conditioner::Conditioner;
+pub use mixed::Mixed;
+pub use neti::{Mapper, MapperConfig, Neti, NetiSettings, NormMode};
 pub use prompt::{Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in};
 pub use textual_inversion::{Initializer, TextualInversion};
+pub use xti::Xti;

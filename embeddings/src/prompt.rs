@@ -5,7 +5,7 @@
 
 use models::tokenizer::Tokenizer;
 
-use crate::TextualInversion;
+use crate::Concept;
 
 /// A tokenised prompt: start, words, end, padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl PromptTokens {
     /// Tokenises `prompt` with `concepts` in it; their order is that of [`Slot::concept`].
     pub fn new(
         prompt: &str,
-        concepts: &[&TextualInversion],
+        concepts: &[&dyn Concept],
         tokenizer: &Tokenizer,
         overflow: Overflow,
     ) -> Result<Self, PromptError> {
@@ -215,7 +215,7 @@ enum Token {
     Slot { concept: usize, vector: usize },
 }
 
-fn refuse_unknown(prompt: &str, concepts: &[&TextualInversion]) -> Result<(), PromptError> {
+fn refuse_unknown(prompt: &str, concepts: &[&dyn Concept]) -> Result<(), PromptError> {
     let known = |word: &str| concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(word));
     match placeholders_in(prompt).find(|word| !known(word)) {
         None => Ok(()),
@@ -235,7 +235,7 @@ fn refuse_unknown(prompt: &str, concepts: &[&TextualInversion]) -> Result<(), Pr
 fn next_concept(
     prompt: &str,
     from: usize,
-    concepts: &[&TextualInversion],
+    concepts: &[&dyn Concept],
 ) -> Option<(usize, usize)> {
     let matches_at = |at: usize, word: &str| {
         let Some(found) = prompt.get(at..at + word.len()) else { return false };

@@ -5,6 +5,9 @@
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::file::Tensors;
+use crate::{Adjustment, Concept, Injection, Site, Varies};
+
 /// A concept that stands in a prompt as one word and enters CLIP as `n` token vectors.
 #[derive(Debug)]
 pub struct TextualInversion {
@@ -21,6 +24,28 @@ pub enum Initializer {
     Random,
 }
 
+impl Initializer {
+    /// `count` vectors `[count, D]`, f32 copies on the device of `table` `[rows, D]`.
+    ///
+    /// A phrase of more tokens than vectors is averaged in `count` runs of neighbours; one of fewer tokens
+    /// is repeated from its start.
+    pub fn vectors(&self, count: i64, table: &Tensor, draw: &Generator) -> Tensor {
+        let vectors = match self {
+            Self::Tokens(ids) => {
+                let rows =
+                    table.index_select(0, &Tensor::from_slice(ids).to_device(table.device()));
+                spread(&rows.to_kind(Kind::Float), count)
+            }
+            Self::Random => {
+                let sample = table.narrow(0, 0, table.size()[0].min(4096)).to_kind(Kind::Float);
+                let noise = draw.randn(&[count, table.size()[1]]).to_device(table.device());
+                noise * sample.std(true) + sample.mean(Kind::Float)
+            }
+        };
+        vectors.detach().copy()
+    }
+}
+
 impl TextualInversion {
     /// A concept from its vectors, `[n, D]`; kept in f32 whatever the base's kind.
     pub fn new(placeholder: &str, vectors: &Tensor) -> Self {
@@ -28,9 +53,6 @@ impl TextualInversion {
     }
 
     /// `count` vectors that start from `initializer`, on the device of `table` `[rows, D]`; trainable.
-    ///
-    /// A phrase of more tokens than vectors is averaged in `count` runs of neighbours; one of fewer tokens
-    /// is repeated from its start.
     pub fn initialize(
         placeholder: &str,
         count: i64,
@@ -38,19 +60,8 @@ impl TextualInversion {
         table: &Tensor,
         draw: &Generator,
     ) -> Self {
-        let vectors = match initializer {
-            Initializer::Tokens(ids) => {
-                let rows =
-                    table.index_select(0, &Tensor::from_slice(ids).to_device(table.device()));
-                spread(&rows.to_kind(Kind::Float), count)
-            }
-            Initializer::Random => {
-                let sample = table.narrow(0, 0, table.size()[0].min(4096)).to_kind(Kind::Float);
-                let noise = draw.randn(&[count, table.size()[1]]).to_device(table.device());
-                noise * sample.std(true) + sample.mean(Kind::Float)
-            }
-        };
-        Self::new(placeholder, &vectors.detach().copy()).trainable()
+        let vectors = initializer.vectors(count, table, draw);
+        Self::new(placeholder, &vectors).trainable()
     }
 
     /// The same concept with vectors that gather a gradient.
@@ -59,20 +70,24 @@ impl TextualInversion {
         Self { vectors: self.vectors.set_requires_grad(true), ..self }
     }
 
-    /// The word that stands for the concept in a prompt.
-    pub fn placeholder(&self) -> &str {
-        &self.placeholder
-    }
-
-    /// The same concept under another word.
-    #[must_use]
-    pub fn renamed(self, placeholder: &str) -> Self {
-        Self { placeholder: placeholder.to_owned(), ..self }
-    }
-
-    /// The tokens that it takes in a prompt.
-    pub fn num_tokens(&self) -> usize {
-        self.vectors.size()[0] as usize
+    /// From a file's only tensor, `[n, D]` or `[D]`, whatever its name.
+    pub(crate) fn from_tensors(placeholder: &str, tensors: &Tensors) -> Result<Self, String> {
+        let mut all = tensors.iter();
+        let (Some((name, tensor)), None) = (all.next(), all.next()) else {
+            return Err(format!(
+                "a Textual Inversion is one tensor [vectors, width], but this file holds {}; copy or train it again",
+                tensors.len()
+            ));
+        };
+        match *tensor.size() {
+            [width] if width > 0 => Ok(Self::new(placeholder, &tensor.unsqueeze(0))),
+            [rows, width] if rows > 0 && width > 0 => Ok(Self::new(placeholder, tensor)),
+            _ => Err(format!(
+                "a concept is a tensor of shape [vectors, width], but {name} is {:?}; give the file of a Textual \
+                 Inversion",
+                tensor.size()
+            )),
+        }
     }
 
     /// `[n, D]`, f32.
@@ -81,8 +96,44 @@ impl TextualInversion {
     }
 }
 
+impl Concept for TextualInversion {
+    fn placeholder(&self) -> &str {
+        &self.placeholder
+    }
+
+    fn num_tokens(&self) -> usize {
+        self.vectors.size()[0] as usize
+    }
+
+    fn width(&self) -> i64 {
+        self.vectors.size()[1]
+    }
+
+    fn varies(&self) -> Varies {
+        Varies::Never
+    }
+
+    fn inject(&self, site: &Site<'_>) -> Injection {
+        Injection::Input(self.vectors.to_device(site.layers.device()).unsqueeze(0)) // [1, n, D]
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        vec![self.vectors.shallow_clone()]
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        vec![("emb_params".to_owned(), self.vectors.shallow_clone())]
+    }
+
+    fn adjust(&mut self, adjustment: &Adjustment) -> Result<(), String> {
+        adjustment.without_mapper()?;
+        self.vectors = adjustment.at_strength(&self.vectors)?;
+        Ok(())
+    }
+}
+
 /// `rows` `[k, D]` as `count` vectors: copied, averaged in runs, or repeated.
-fn spread(rows: &Tensor, count: i64) -> Tensor {
+pub(crate) fn spread(rows: &Tensor, count: i64) -> Tensor {
     let k = rows.size()[0];
     let vectors: Vec<Tensor> = (0..count)
         .map(|i| {

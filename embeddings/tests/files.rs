@@ -31,6 +31,7 @@ fn record() -> ConceptRecord {
         tool_version: "0.1.0".into(),
         created: 1_700_000_000,
         config: "steps = 300\n".into(),
+        settings: serde_json::Value::Null,
     }
 }
 
@@ -62,7 +63,7 @@ fn a_file_comes_back_as_it_was_written() {
     let (path, vectors) = written(folder.path());
     let read = ConceptFile::read(&path).unwrap();
     assert_eq!((&read.record, &read.origin), (&record(), &Origin::Native));
-    assert_eq!(read.concept().vectors(), &vectors);
+    assert_eq!(&read.concept().parameters()[0], &vectors);
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn single_tensor_files_of_other_tools_are_read() {
             ConceptFile::read(&foreign(folder.path(), name, &[(key, dtype, shape)])).unwrap();
         assert_eq!(read.record.token, token);
         assert_eq!((read.num_vectors(), read.width()), (rows, shape[shape.len() - 1]));
-        assert_eq!(read.concept().vectors().kind(), Kind::Float);
+        assert_eq!(read.concept().parameters()[0].kind(), Kind::Float);
         assert_eq!(read.origin, Origin::Foreign { key: key.into() });
     }
 }

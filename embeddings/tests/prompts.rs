@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use embeddings::{
-    Conditioner, Overflow, PromptError, PromptTokens, TextualInversion, check_placeholder,
+    Concept, Conditioner, Overflow, PromptError, PromptTokens, TextualInversion, check_placeholder,
     placeholders_in,
 };
 use models::clip::{ClipText, ClipTextConfig};
@@ -33,7 +33,7 @@ fn concept(placeholder: &str, vectors: i64) -> TextualInversion {
     TextualInversion::new(placeholder, &values)
 }
 
-fn tokens(prompt: &str, concepts: &[&TextualInversion]) -> Result<PromptTokens, PromptError> {
+fn tokens(prompt: &str, concepts: &[&dyn Concept]) -> Result<PromptTokens, PromptError> {
     PromptTokens::new(prompt, concepts, &tokenizer("sd1"), Overflow::Refuse)
 }
 

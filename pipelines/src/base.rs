@@ -95,21 +95,28 @@ impl Base {
         Ok(())
     }
 
-    /// Refuses a concept of another width, by the configurations alone.
-    pub fn check_width(&self, concept: &ConceptFile) -> Result<(), Error> {
-        let token = &concept.record.token;
-        let (have, want) = (concept.width() as i64, self.record.width);
+    /// Refuses a concept of another width or another number of cross-attention layers, by the configurations
+    /// alone.
+    pub fn check_concept(&self, file: &ConceptFile) -> Result<(), Error> {
+        let (concept, name) = (file.concept(), &self.record.name);
+        let refuse = |what: String| {
+            let trained_on = file.record.base.as_ref();
+            let trained_on = trained_on.map_or(String::new(), |base| format!(" ({})", base.name));
+            let token = &file.record.token;
+            Err(Error::Incompatible(format!(
+                "the concept {token} is for {what}; use the base that it was trained on{trained_on}"
+            )))
+        };
+        let (have, want) = (concept.width(), self.record.width);
         if have != want {
-            return Err(Error::Incompatible(format!(
-                "the concept {token} is for {}, but the base {} is {}; use the base that it was trained on{}",
-                BaseRecord::family(have),
-                self.record.name,
-                BaseRecord::family(want),
-                match &concept.record.base {
-                    Some(base) => format!(" ({})", base.name),
-                    None => String::new(),
-                }
-            )));
+            let (have, want) = (BaseRecord::family(have), BaseRecord::family(want));
+            return refuse(format!("{have}, but the base {name} is {want}"));
+        }
+        let layers = self.folder.unet.cross_attention_layers();
+        if let Some(have) = concept.varies().layers()
+            && have != layers
+        {
+            return refuse(format!("{have} cross-attention layers, but the base {name} has {layers}"));
         }
         Ok(())
     }

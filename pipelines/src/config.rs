@@ -2,15 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use embeddings::NormMode;
 use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value};
 
 use crate::{Error, Precision, photos::Crop};
 
 /// A training method and the preset that lists all its keys.
-const PRESETS: [(&str, &str); 1] = [("ti", include_str!("../../configs/train/ti.toml"))];
+const PRESETS: [(&str, &str); 3] = [
+    ("ti", include_str!("../../configs/train/ti.toml")),
+    ("xti", include_str!("../../configs/train/xti.toml")),
+    ("neti", include_str!("../../configs/train/neti.toml")),
+];
 
-/// Everything that a training run reads; `configs/train/` explains each key and holds its default.
+/// Everything that a training run reads; `configs/train/` explains each key and holds its default. What is an
+/// option is a key of some methods' presets only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the presets in configs/train/ document every key, once")]
@@ -23,6 +29,15 @@ pub struct TrainConfig {
     pub initializer: String,
     pub initializer_random: bool,
     pub templates: String,
+    pub norm_mode: Option<NormMode>,
+    pub output_bypass: Option<bool>,
+    pub bypass_strength: Option<f64>,
+    pub nested_dropout: Option<f64>,
+    pub hidden_units: Option<u32>,
+    pub positional_encoding: Option<bool>,
+    pub sigma_time: Option<f64>,
+    pub sigma_layer: Option<f64>,
+    pub time_anchors: Option<u32>,
     pub resolution: u32,
     pub crop: Crop,
     pub flip: bool,

@@ -1,22 +1,51 @@
 //! The only sampling loop.
 
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
+use embeddings::{Concept, Conditioner, PromptTokens};
 use models::samplers::Sampler;
 use models::unet::{Conditioning, CrossAttnContext, UNet};
 use tch::{Kind, Tensor};
 
+/// What a prompt gives the U-Net to attend to while a picture is drawn.
+pub enum PromptContext<'a> {
+    /// The same at every timestep.
+    Constant(CrossAttnContext),
+    /// Another at each, made when the sampler is there.
+    AtTimestep(Box<dyn Fn(f64) -> CrossAttnContext + 'a>),
+}
+
+impl<'a> PromptContext<'a> {
+    /// Encodes a prompt, now or, where one of its concepts varies with time, at every step.
+    pub fn new(
+        conditioner: &Rc<Conditioner>,
+        prompt: &'a PromptTokens,
+        concepts: &[&'a dyn Concept],
+    ) -> Self {
+        let varies = |concept: usize| concepts[concept].varies().with_time();
+        if !prompt.slots.iter().any(|slot| varies(slot.concept)) {
+            return Self::Constant(conditioner.encode(&[prompt], concepts));
+        }
+        let (conditioner, concepts) = (Rc::clone(conditioner), concepts.to_vec());
+        Self::AtTimestep(Box::new(move |timestep| {
+            let timestep = Tensor::from_slice(&[timestep as f32]);
+            conditioner.encode_at(&[prompt], &concepts, &timestep, None)
+        }))
+    }
+}
+
 /// How the predictions under several conditionings are combined:
 /// `e = e_0 + Σ w_i (e_i - e_{i-1})`. One branch is plain sampling, two are classifier-free guidance
 /// (Ho and Salimans 2022, equation 6).
-pub struct Guidance {
+pub struct Guidance<'a> {
     branches: usize,
     scales: Vec<f64>,
-    conditioning: Conditioning,
+    conditioning: Box<dyn Fn(f64) -> Rc<Conditioning> + 'a>,
     rescale: f64,
 }
 
-impl Guidance {
+impl<'a> Guidance<'a> {
     /// Classifier-free guidance away from `negative`; with scale 1 the negative branch has no effect and is
     /// not run. `rescale` (Lin et al. 2023, equation 15) pulls the result's deviation back to that of the
     /// conditional prediction, for models trained with zero terminal SNR; 0 is off.
@@ -26,25 +55,36 @@ impl Guidance {
         scale: f64,
         rescale: f64,
     ) -> Self {
-        #[expect(
-            clippy::float_cmp,
-            reason = "exactly 1 is the value that users give for no guidance"
-        )]
-        let parts: &[&CrossAttnContext] =
-            if scale == 1.0 { &[positive] } else { &[negative, positive] };
-        Self {
-            branches: parts.len(),
-            scales: vec![scale; parts.len() - 1],
-            conditioning: Conditioning::context(CrossAttnContext::cat(parts)),
-            rescale,
-        }
+        let conditioning = Rc::new(join(positive, negative, scale));
+        Self::new(Box::new(move |_| Rc::clone(&conditioning)), scale, rescale)
+    }
+
+    /// The same with a positive branch that has another context at each timestep.
+    pub fn classifier_free_at(
+        positive: impl Fn(f64) -> CrossAttnContext + 'a,
+        negative: CrossAttnContext,
+        scale: f64,
+        rescale: f64,
+    ) -> Self {
+        let conditioning = move |t| Rc::new(join(&positive(t), &negative, scale));
+        Self::new(Box::new(conditioning), scale, rescale)
+    }
+
+    fn new(
+        conditioning: Box<dyn Fn(f64) -> Rc<Conditioning> + 'a>,
+        scale: f64,
+        rescale: f64,
+    ) -> Self {
+        let branches = if is_none(scale) { 1 } else { 2 };
+        Self { branches, scales: vec![scale; branches - 1], conditioning, rescale }
     }
 
     /// One U-Net call for all branches; `[B, 4, H, W]` in f32.
     fn predict(&self, unet: &UNet, latents: &Tensor, timestep: f64) -> Tensor {
         let input = latents.repeat([self.branches as i64, 1, 1, 1]); // [branches · B, 4, H, W]
+        let conditioning = (self.conditioning)(timestep);
         let timestep = Tensor::from_slice(&[timestep as f32]).to_device(latents.device());
-        let all = unet.forward(&input, &timestep, &self.conditioning).to_kind(Kind::Float);
+        let all = unet.forward(&input, &timestep, &conditioning).to_kind(Kind::Float);
         let branches = all.chunk(self.branches as i64, 0);
         let mut combined = branches[0].shallow_clone();
         for (i, scale) in self.scales.iter().enumerate() {
@@ -59,6 +99,18 @@ impl Guidance {
     }
 }
 
+/// Whether a scale of guidance leaves the negative branch without effect.
+#[expect(clippy::float_cmp, reason = "exactly 1 is the value that users give for no guidance")]
+fn is_none(scale: f64) -> bool {
+    scale == 1.0
+}
+
+/// The branches of classifier-free guidance along the batch.
+fn join(positive: &CrossAttnContext, negative: &CrossAttnContext, scale: f64) -> Conditioning {
+    let both = [negative, positive];
+    Conditioning::context(CrossAttnContext::cat(&both[usize::from(is_none(scale))..]))
+}
+
 /// Walks from standard normal noise `[B, 4, h, w]` to latents.
 ///
 /// `noise` draws standard normal values of the latents' shape for samplers that add noise. `on_step` is told
@@ -66,7 +118,7 @@ impl Guidance {
 pub fn denoise(
     unet: &UNet,
     sampler: &mut dyn Sampler,
-    guidance: &Guidance,
+    guidance: &Guidance<'_>,
     initial_noise: &Tensor,
     noise: &mut dyn FnMut() -> Tensor,
     on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,

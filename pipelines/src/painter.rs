@@ -10,6 +10,7 @@ use models::vae::Vae;
 use tch::{Device, Tensor};
 use torch_ext::Generator;
 
+use crate::denoise::PromptContext;
 use crate::{Error, Guidance, denoise, picture};
 
 /// How one picture is sampled.
@@ -39,7 +40,7 @@ impl Painter<'_> {
     pub(crate) fn draw(
         &self,
         sampling: &Sampling,
-        context: &CrossAttnContext,
+        context: &PromptContext<'_>,
         negative: &CrossAttnContext,
         seeds: &[u64],
         on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
@@ -49,12 +50,16 @@ impl Painter<'_> {
         let each = |context: &CrossAttnContext| {
             context.map(|c| c.to_kind(self.unet.kind()).repeat([batch, 1, 1]))
         };
-        let guidance = Guidance::classifier_free(
-            &each(context),
-            &each(negative),
-            sampling.guidance,
-            sampling.guidance_rescale,
-        );
+        let (scale, rescale) = (sampling.guidance, sampling.guidance_rescale);
+        let negative = each(negative);
+        let guidance = match context {
+            PromptContext::Constant(context) => {
+                Guidance::classifier_free(&each(context), &negative, scale, rescale)
+            }
+            PromptContext::AtTimestep(context) => {
+                Guidance::classifier_free_at(|t| each(&context(t)), negative, scale, rescale)
+            }
+        };
         let generators: Vec<Generator> = seeds.iter().map(|&seed| Generator::cpu(seed)).collect();
         let (f, channels) = (self.vae.downscale(), self.unet.config().in_channels);
         let shape = [1, channels, sampling.height / f, sampling.width / f];

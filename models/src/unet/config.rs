@@ -121,6 +121,21 @@ impl UNetConfig {
         self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim).at(level)
     }
 
+    /// The cross-attention layers that a network of this configuration has; it must have passed
+    /// [`UNetConfig::check`].
+    pub fn cross_attention_layers(&self) -> i64 {
+        let levels = self.block_out_channels.len();
+        let inside = |level: usize| self.transformer_layers_per_block.at(level);
+        let layers = |types: &[String], attending: &str, each: i64, level: &dyn Fn(usize) -> usize| {
+            let attends = types.iter().enumerate().filter(|(_, kind)| *kind == attending);
+            attends.map(|(i, _)| each * inside(level(i))).sum::<i64>()
+        };
+        let each = self.layers_per_block;
+        layers(&self.down_block_types, "CrossAttnDownBlock2D", each, &|i| i)
+            + inside(levels - 1)
+            + layers(&self.up_block_types, "CrossAttnUpBlock2D", each + 1, &|i| levels - 1 - i)
+    }
+
     /// Refuses what Stable Diffusion 1.x and 2.x do not have, naming the key.
     pub fn check(&self) -> Result<(), ModelError> {
         let levels = self.block_out_channels.len();

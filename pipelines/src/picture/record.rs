@@ -40,12 +40,15 @@ pub struct UsedConcept {
     pub placeholder: String,
     /// SHA-256 of its file, hex.
     pub hash: String,
+    /// How it was drawn where that is not how it was learnt, e.g. `strength=0.8`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
 }
 
 impl PictureParameters {
     /// The text under the key `parameters` that A1111, `ComfyUI`'s and Civitai's readers know.
     pub fn a1111(&self) -> String {
-        let concepts = self.concepts.iter().map(|UsedConcept { placeholder, hash }| {
+        let concepts = self.concepts.iter().map(|UsedConcept { placeholder, hash, .. }| {
             format!("{}: {}", placeholder.trim_matches(['<', '>']), hash.get(..12).unwrap_or(hash))
         });
         let pairs = [
@@ -97,8 +100,8 @@ pub(super) fn example() -> PictureParameters {
         base: "sd: 1.5".into(),
         precision: "f32".into(),
         concepts: vec![
-            UsedConcept { placeholder: "<cat>".into(), hash: "0123456789abcdef".into() },
-            UsedConcept { placeholder: "<ink>".into(), hash: "ffff".into() },
+            UsedConcept { placeholder: "<cat>".into(), hash: "0123456789abcdef".into(), options: String::new() },
+            UsedConcept { placeholder: "<ink>".into(), hash: "ffff".into(), options: "strength=0.5".into() },
         ],
         version: "0.1.0".into(),
     }

@@ -2,7 +2,7 @@
 //!
 //! Source: Gal et al. 2022, equation 2.
 
-use embeddings::{Conditioner, PromptTokens, TextualInversion};
+use embeddings::{Concept, Conditioner, PromptTokens};
 use models::schedule::NoiseSchedule;
 use models::unet::{Conditioning, UNet};
 use tch::{Kind, Tensor};
@@ -26,7 +26,7 @@ pub(crate) struct Reconstruction<'a> {
     pub schedule: NoiseSchedule,
     pub conditioner: &'a Conditioner,
     pub unet: &'a UNet,
-    pub concept: &'a TextualInversion,
+    pub concept: &'a dyn Concept,
     pub batch_size: usize,
     pub min_snr_gamma: f64,
     pub seed: u64,
@@ -64,7 +64,8 @@ impl TrainStep for Reconstruction<'_> {
         let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(x_0.device());
 
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
-        let context = self.conditioner.encode(&prompts, &[self.concept]);
+        let context =
+            self.conditioner.encode_at(&prompts, &[self.concept], &timesteps, Some(draw));
         let cond = Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())));
         let prediction = self.unet.forward(&x_t, &timesteps, &cond).to_kind(Kind::Float);
 

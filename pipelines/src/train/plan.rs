@@ -10,6 +10,7 @@ use models::tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
 
+use super::method::Method;
 use crate::config::TrainConfig;
 use crate::output::prepare_folder;
 use crate::photos::{Notice, PhotoSet};
@@ -21,6 +22,7 @@ use crate::{Base, DeviceChoice, Error, Precision};
 #[derive(Debug)]
 pub struct TrainPlan {
     pub(crate) config: TrainConfig,
+    pub(crate) method: Method,
     pub(crate) base: Base,
     pub(crate) photos: PhotoSet,
     pub(crate) photos_hash: String,
@@ -48,6 +50,7 @@ impl TrainPlan {
         let mut base = Base::open(&config.base, variant)?;
         base.check_clip_skip(config.clip_skip)?;
         let initializer = initializer(&config)?;
+        let method = Method::new(&config, &base)?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
             pixels => pixels,
@@ -86,6 +89,7 @@ impl TrainPlan {
             identity: identity(&config, &photos_hash, &base.record.sketch),
             kind: config.precision.resolve(device),
             config,
+            method,
             base,
             photos,
             photos_hash,
@@ -181,7 +185,7 @@ impl TrainPlan {
     }
 
     fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
-        let Some(phrase) = &self.initializer else { return Ok(()) };
+        let Some(phrase) = &self.initializer else { return self.method.check_random_start() };
         if let Some(word) = placeholders_in(phrase).next() {
             let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
             return Err(Error::Usage(text));
@@ -190,7 +194,7 @@ impl TrainPlan {
             let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
             return Err(Error::Usage(text));
         }
-        Ok(())
+        self.method.check_initializer(phrase, tokenizer)
     }
 
     /// A concept of the right length and no meaning.

@@ -4,9 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use embeddings::file::{ConceptFile, ConceptRecord, write_atomically};
-use embeddings::{Conditioner, Initializer, Overflow, TextualInversion};
+use embeddings::{Concept, Conditioner, Overflow};
 use models::unet::UNet;
 use tch::Kind;
 use torch_ext::Generator;
@@ -45,22 +46,21 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     interrupted |= observer.on(&Event::Phase { doing: "reading the base" }).is_break();
     // The text encoder carries the gradient to the concept and costs little: f32 whatever the base's kind.
     let clip = plan.base.folder.load_text_encoder(Kind::Float, device)?;
-    let conditioner = Conditioner::new(plan.base.folder.tokenizer()?, clip, config.clip_skip - 1);
+    let tokenizer = plan.base.folder.tokenizer()?;
+    let conditioner = Rc::new(Conditioner::new(tokenizer, clip, config.clip_skip - 1));
     let unet = plan.base.folder.load_unet(plan.kind, device)?;
     let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
 
     let draw = Generator::cpu(config.seed);
-    let initializer = plan.initializer.as_deref();
-    let initializer = initializer.map_or(Initializer::Random, |p| conditioner.initializer(p));
-    let (word, count, table) = (&config.concept, config.vectors.into(), conditioner.token_table());
-    let concept = TextualInversion::initialize(word, count, &initializer, table, &draw);
+    let concept = plan.method.start(plan, &conditioner, &draw);
+    let concept = &*concept;
 
-    let mut trainer = trainer(plan, &concept, draw);
+    let mut trainer = trainer(plan, concept, draw);
     if plan.resume {
         state::load(&mut trainer, &config.output)?;
     }
     write_config(plan)?;
-    let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[&concept], Overflow::Refuse);
+    let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
     let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
     let mut objective = Reconstruction {
         latents,
@@ -72,14 +72,14 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         schedule: plan.noise_schedule()?,
         conditioner: &conditioner,
         unet: &unet,
-        concept: &concept,
+        concept,
         batch_size: config.batch_size as usize,
         min_snr_gamma: config.min_snr_gamma,
         seed: config.seed,
     };
 
     let mut log = StepLog::open(&config.output, trainer.step)?;
-    let parameters = concept.vectors().numel() as i64;
+    let parameters = concept.parameters().iter().map(|p| p.numel() as i64).sum();
     let learning_rate = config.effective_learning_rate();
     let (from, steps) = (trainer.step, config.steps);
     interrupted |= observer.on(&Event::Start { from, steps, learning_rate, parameters }).is_break();
@@ -92,37 +92,37 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         let mut flow = observer.on(&Event::Step(record));
         let due = |every: u64| every > 0 && record.step.is_multiple_of(every);
         if due(config.save_every) && record.step < config.steps {
-            save(plan, &concept, trainer, observer)?;
+            save(plan, concept, trainer, observer)?;
         }
         if due(config.sample_every) && flow.is_continue() {
-            flow = draw_samples(plan, &conditioner, &unet, &concept, record.step, observer)?;
+            flow = draw_samples(plan, &conditioner, &unet, concept, record.step, observer)?;
         }
         Ok(flow)
     };
     let ended = trainer.fit(&mut objective, &mut after_step);
     match ended {
         Ok(ControlFlow::Continue(())) => {
-            Ok(Outcome::Finished(save(plan, &concept, &trainer, observer)?))
+            Ok(Outcome::Finished(save(plan, concept, &trainer, observer)?))
         }
         Ok(ControlFlow::Break(())) => {
-            Ok(Outcome::Interrupted(Some(save(plan, &concept, &trainer, observer)?)))
+            Ok(Outcome::Interrupted(Some(save(plan, concept, &trainer, observer)?)))
         }
         Err(Stop::Diverged { step }) => {
             // The parameters are again those of the last finite loss. The state stays as it was last saved.
             let learnt = trainer.step > 0;
             let saved =
-                learnt.then(|| save_concept(plan, &concept, &trainer, observer)).transpose()?;
+                learnt.then(|| save_concept(plan, concept, &trainer, observer)).transpose()?;
             Err(Error::Diverged { step, saved })
         }
         Err(Stop::Failed(error)) => {
             // The parameters are those of the last whole step; where even this save fails, the first error tells why.
-            let _ = save(plan, &concept, &trainer, observer);
+            let _ = save(plan, concept, &trainer, observer);
             Err(error)
         }
     }
 }
 
-fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Trainer {
+fn trainer(plan: &TrainPlan, concept: &dyn Concept, draw: Generator) -> Trainer {
     let config = &plan.config;
     let adam = AdamWConfig {
         beta1: config.adam_beta1,
@@ -131,7 +131,7 @@ fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Tra
         weight_decay: config.weight_decay,
     };
     Trainer {
-        optimizer: AdamW::new(vec![concept.vectors().shallow_clone()], adam),
+        optimizer: AdamW::new(concept.parameters(), adam),
         draw,
         step: 0,
         steps: config.steps,
@@ -150,7 +150,7 @@ fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Tra
 /// Writes the concept and the state; returns the concept's path.
 fn save(
     plan: &TrainPlan,
-    concept: &TextualInversion,
+    concept: &dyn Concept,
     trainer: &Trainer,
     observer: &mut dyn Observer,
 ) -> Result<PathBuf, Error> {
@@ -161,7 +161,7 @@ fn save(
 
 fn save_concept(
     plan: &TrainPlan,
-    concept: &TextualInversion,
+    concept: &dyn Concept,
     trainer: &Trainer,
     observer: &mut dyn Observer,
 ) -> Result<PathBuf, Error> {
@@ -179,6 +179,7 @@ fn save_concept(
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         created: seconds,
         config: config.to_toml(),
+        settings: serde_json::Value::Null, // the concept's own, put in by the file
     };
     ConceptFile::new(concept, record).write(&path)?;
     let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // the loop asks again after its next step
@@ -193,9 +194,9 @@ fn write_config(plan: &TrainPlan) -> Result<(), Error> {
 /// Draws every sample prompt with the concept as it is now.
 fn draw_samples(
     plan: &TrainPlan,
-    conditioner: &Conditioner,
+    conditioner: &Rc<Conditioner>,
     unet: &UNet,
-    concept: &TextualInversion,
+    concept: &dyn Concept,
     step: u64,
     observer: &mut dyn Observer,
 ) -> Result<ControlFlow<()>, Error> {

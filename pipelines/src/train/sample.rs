@@ -2,13 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::rc::Rc;
 
-use embeddings::{Conditioner, Overflow, PromptError, TextualInversion};
+use embeddings::{Concept, Conditioner, Overflow};
 use models::samplers::{SamplerConfig, SamplerKind};
-use models::unet::{CrossAttnContext, UNet};
+use models::unet::UNet;
 
 use super::plan::TrainPlan;
 use crate::Error;
+use crate::denoise::PromptContext;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing};
 
@@ -16,9 +18,9 @@ use crate::picture::{self, Existing};
 /// stopped it.
 pub(crate) fn sample_picture(
     plan: &TrainPlan,
-    conditioner: &Conditioner,
+    conditioner: &Rc<Conditioner>,
     unet: &UNet,
-    concept: &TextualInversion,
+    concept: &dyn Concept,
     prompt: &str,
     path: &Path,
     on_step: &mut dyn FnMut() -> ControlFlow<()>,
@@ -37,11 +39,11 @@ pub(crate) fn sample_picture(
     tch::no_grad(|| {
         let vae = folder.load_vae(plan.kind, plan.device)?;
         let painter = Painter { unet, vae: &vae, schedule: &folder.scheduler };
-        let encode = |prompt: &str| -> Result<CrossAttnContext, PromptError> {
-            let tokens = conditioner.tokenize(prompt, &[concept], Overflow::Refuse)?;
-            Ok(conditioner.encode(&[&tokens], &[concept]))
-        };
-        let (context, negative) = (encode(prompt)?, encode("")?);
+        let tokenize =
+            |prompt: &str| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
+        let (prompt, nothing) = (tokenize(prompt)?, tokenize("")?);
+        let context = PromptContext::new(conditioner, &prompt, &[concept]);
+        let negative = conditioner.encode(&[&nothing], &[concept]);
         let seeds = [plan.config.seed];
         let drawn = painter.draw(&sampling, &context, &negative, &seeds, &mut |_, _| on_step())?;
         let Some(pictures) = drawn else { return Ok(false) };

@@ -1,24 +1,25 @@
 //! Prompts with concepts to pictures.
 
+mod concepts;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use embeddings::file::{ConceptFile, hex};
-use embeddings::{
-    Conditioner, Overflow, PromptError, PromptTokens, TextualInversion, check_placeholder,
-};
+use embeddings::{Concept, Conditioner, Overflow, PromptTokens};
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerName};
 use models::schedule::TimestepSpacing;
 use models::unet::CrossAttnContext;
-use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
 
+use crate::denoise::PromptContext;
 use crate::error::guarded;
 use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
 use crate::{Base, DeviceChoice, Error, Precision};
+use concepts::Concepts;
 
 /// What a user asks for.
 #[derive(Debug, Clone)]
@@ -27,7 +28,8 @@ pub struct GenerateRequest {
     pub base: PathBuf,
     /// Variant of its weight files.
     pub variant: Option<String>,
-    /// Concept files, each with the word it is called by, where that is not the file's own.
+    /// Concept files, each with the word it is called by, where that is not the file's own. Options on how it is
+    /// drawn may follow a file: `cat.safetensors,strength=0.8`.
     pub concepts: Vec<(Option<String>, PathBuf)>,
     /// Prompts, in which concepts stand by their words.
     pub prompts: Vec<String>,
@@ -77,7 +79,7 @@ pub struct GenerateRequest {
 pub struct GeneratePlan {
     request: GenerateRequest,
     base: Base,
-    concepts: Vec<TextualInversion>,
+    concepts: Vec<Box<dyn Concept>>,
     used: Vec<UsedConcept>,
     prompts: Vec<PromptTokens>,
     negative: PromptTokens,
@@ -124,7 +126,7 @@ impl GeneratePlan {
         );
         base.check_size(&[("width", width), ("height", height)])?;
         base.check_clip_skip(request.clip_skip)?;
-        let (concepts, used, warnings) = read_concepts(&request.concepts, &mut base)?;
+        let Concepts { concepts, used, warnings } = Concepts::read(&request.concepts, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
         let config = SamplerConfig {
@@ -145,7 +147,7 @@ impl GeneratePlan {
 
         let tokenizer = base.folder.tokenizer()?;
         let overflow = if request.truncate { Overflow::Truncate } else { Overflow::Refuse };
-        let references: Vec<&TextualInversion> = concepts.iter().collect();
+        let references: Vec<&dyn Concept> = concepts.iter().map(|c| &**c).collect();
         let tokens = |prompt: &str| PromptTokens::new(prompt, &references, &tokenizer, overflow);
         let prompts = request.prompts.iter().map(|p| tokens(p)).collect::<Result<Vec<_>, _>>()?;
         let negative = tokens(&request.negative_prompt)?;
@@ -229,11 +231,12 @@ fn run(
     }
     let clip = folder.load_text_encoder(plan.kind, plan.device)?;
     let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
-    let concepts: Vec<&TextualInversion> = plan.concepts.iter().collect();
-    let negative = conditioner.encode(&[&plan.negative], &concepts);
-    let contexts: Vec<CrossAttnContext> =
-        plan.prompts.iter().map(|prompt| conditioner.encode(&[prompt], &concepts)).collect();
-    drop(conditioner);
+    let concepts: Vec<&dyn Concept> = plan.concepts.iter().map(|c| &**c).collect();
+    let negative = negative(&conditioner, &plan.negative, &concepts);
+    let conditioner = Rc::new(conditioner);
+    let contexts: Vec<PromptContext<'_>> =
+        plan.prompts.iter().map(|prompt| PromptContext::new(&conditioner, prompt, &concepts)).collect();
+    drop(conditioner); // a context that varies with time keeps it
     let unet = folder.load_unet(plan.kind, plan.device)?;
     let vae = folder.load_vae(plan.kind, plan.device)?;
     let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
@@ -283,6 +286,19 @@ fn run(
     Ok(drawn)
 }
 
+/// What the pictures should not be. A concept that learnt more than a word stands for its class there, as in
+/// NeTI's release: what makes it special was learnt for the other branch.
+fn negative(
+    conditioner: &Conditioner,
+    prompt: &PromptTokens,
+    concepts: &[&dyn Concept],
+) -> CrossAttnContext {
+    let classes: Vec<_> = concepts.iter().map(|concept| concept.class_only()).collect();
+    let concepts: Vec<&dyn Concept> =
+        concepts.iter().zip(&classes).map(|(own, class)| class.as_deref().unwrap_or(*own)).collect();
+    conditioner.encode(&[prompt], &concepts)
+}
+
 /// The spacing of timesteps by its name.
 pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
     match name {
@@ -293,39 +309,6 @@ pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
             "spacing '{other}' is unknown; use leading, trailing or linspace"
         ))),
     }
-}
-
-type Concepts = (Vec<TextualInversion>, Vec<UsedConcept>, Vec<String>);
-
-fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result<Concepts, Error> {
-    let (mut concepts, mut used) = (Vec::<TextualInversion>::new(), Vec::new());
-    let mut read = Vec::new();
-    for (_, path) in files {
-        let file = ConceptFile::read(path)?;
-        base.check_width(&file)?;
-        read.push(file);
-    }
-    base.check_weights()?;
-    let warnings = read.iter().filter_map(|file| base.compare_vocabulary(file)).collect();
-    for ((name, path), file) in files.iter().zip(&read) {
-        let concept = file.concept();
-        let concept = match name {
-            Some(name) => concept.renamed(name),
-            None => concept,
-        };
-        let word = concept.placeholder().to_owned();
-        check_placeholder(&word).map_err(|e| match name {
-            Some(_) => Error::from(e),
-            None => Error::Usage(format!("{e}, as in --concept '<my-cat>={}'", path.display())),
-        })?;
-        if concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(&word)) {
-            return Err(PromptError::SamePlaceholder { word }.into());
-        }
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-        used.push(UsedConcept { placeholder: word, hash: hex(&Sha256::digest(bytes)) });
-        concepts.push(concept);
-    }
-    Ok((concepts, used, warnings))
 }
 
 fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {

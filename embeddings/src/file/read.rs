@@ -1,0 +1,139 @@
+//! Reading: our files, and those of other tools that hold the same things.
+
+use std::fs;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+use tch::{Kind, Tensor};
+
+use super::{
+    ConceptFile, ConceptRecord, FORMAT_VERSION, FileError, Origin, RECORD_KEY, TEXTUAL_INVERSION,
+    Tensors, VERSION_KEY,
+};
+use crate::{Concept, Neti, TextualInversion, Xti};
+
+impl ConceptFile {
+    /// Reads a file of ours, or one of another tool that holds a Textual Inversion or an XTI. No pickle is ever
+    /// opened.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let invalid = |what: String| FileError::Invalid { path: path.to_owned(), what };
+        let bytes = fs::read(path).map_err(|source| FileError::Io {
+            path: path.to_owned(),
+            verb: "read",
+            source,
+        })?;
+        refuse_other_formats(&bytes).map_err(invalid)?;
+        let not_a_concept = |e: &dyn std::fmt::Display| {
+            invalid(format!("not a whole safetensors file ({e}); copy or fetch it again"))
+        };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not_a_concept(&e))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| not_a_concept(&e))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        if let Some(version) = metadata.get(VERSION_KEY)
+            && !version.parse::<u32>().is_ok_and(|v| v <= FORMAT_VERSION)
+        {
+            return Err(FileError::Newer { path: path.to_owned(), found: version.clone() });
+        }
+        let mut tensors = Tensors::new();
+        for (name, view) in file.tensors() {
+            let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+            let tensor = floats(view.dtype(), view.data(), &shape).ok_or_else(|| {
+                invalid(format!(
+                    "the tensor {name} is {:?}, but floating point was expected; give the file of a concept",
+                    view.dtype()
+                ))
+            })?;
+            refuse_what_is_not_finite(&name, &tensor).map_err(invalid)?;
+            tensors.insert(name, tensor);
+        }
+        let (record, origin) = match metadata.get(RECORD_KEY) {
+            Some(json) => {
+                let record: ConceptRecord = serde_json::from_str(json).map_err(|e| {
+                    invalid(format!("its metadata is damaged ({e}); copy or train it again"))
+                })?;
+                (record, Origin::Native)
+            }
+            None => foreign(path, &tensors).map_err(invalid)?,
+        };
+        build(&record, &tensors).map_err(invalid)?;
+        Ok(Self { record, origin, tensors })
+    }
+}
+
+/// The concept that a record and tensors describe, or what is wrong with them.
+pub(super) fn build(record: &ConceptRecord, tensors: &Tensors) -> Result<Box<dyn Concept>, String> {
+    let (word, settings) = (record.token.as_str(), &record.settings);
+    Ok(match record.method.as_str() {
+        TEXTUAL_INVERSION => Box::new(TextualInversion::from_tensors(word, tensors)?),
+        "xti" => Box::new(Xti::from_tensors(word, tensors)?),
+        "neti" => Box::new(Neti::from_tensors(word, tensors, settings)?),
+        method => {
+            return Err(format!(
+                "a concept of the method '{}', but this version reads ti, xti and neti; update personalize",
+                method.escape_debug()
+            ));
+        }
+    })
+}
+
+fn refuse_other_formats(bytes: &[u8]) -> Result<(), String> {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        return Err("a pickle, which can run programs and is never opened; convert it to safetensors with the \
+                    tool that wrote it"
+            .into());
+    }
+    if bytes.is_empty() || bytes.starts_with(b"version https://git-lfs") {
+        let what = if bytes.is_empty() { "an empty file" } else { "a Git LFS pointer" };
+        return Err(format!("{what} and not a concept; copy or fetch it again"));
+    }
+    Ok(())
+}
+
+fn refuse_what_is_not_finite(name: &str, tensor: &Tensor) -> Result<(), String> {
+    let finite = tensor.isfinite().reshape([-1]);
+    if tensor.numel() == 0 || bool::try_from(finite.all()).unwrap_or(false) {
+        return Ok(());
+    }
+    let at = finite.to_kind(Kind::Int64).argmin(0, false).int64_value(&[]);
+    let width = tensor.size().last().copied().unwrap_or(1);
+    Err(format!(
+        "vector {} of {name} holds {}: the training that wrote it had diverged; train it again with a lower \
+         learning rate",
+        at / width + 1,
+        tensor.reshape([-1]).double_value(&[at])
+    ))
+}
+
+/// Other tools name a concept by the key of its tensor or by the file.
+fn foreign(path: &Path, tensors: &Tensors) -> Result<(ConceptRecord, Origin), String> {
+    let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let of_the_file = format!("<{stem}>");
+    if names == Xti::file_names() {
+        let origin = Origin::Foreign { key: names[0].to_owned() };
+        return Ok((ConceptRecord::foreign("xti", of_the_file), origin));
+    }
+    let [key] = names[..] else {
+        return Err(format!(
+            "a concept of another tool is one tensor [vectors, width], or sixteen of an XTI, but this file holds \
+             {}: {}; give the file of a Textual Inversion for Stable Diffusion 1.x or 2.x",
+            names.len(),
+            names.iter().take(6).copied().collect::<Vec<_>>().join(", ")
+        ));
+    };
+    let generic = ["emb_params", "emp_params", "clip_l", "clip_h"].contains(&key);
+    let token = if generic { of_the_file } else { key.to_owned() };
+    let origin = Origin::Foreign { key: key.to_owned() };
+    Ok((ConceptRecord::foreign(TEXTUAL_INVERSION, token), origin))
+}
+
+fn floats(dtype: Dtype, data: &[u8], shape: &[i64]) -> Option<Tensor> {
+    let kind = match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        _ => return None,
+    };
+    Some(torch_ext::from_bytes(data, kind, shape).ok()?.to_kind(Kind::Float))
+}

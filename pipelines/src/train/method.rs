@@ -1,0 +1,129 @@
+//! The training methods: what of the configuration is theirs, and the concept that a run starts with.
+
+use embeddings::{
+    Concept, Conditioner, Initializer, MapperConfig, Neti, NetiSettings, TextualInversion, Xti,
+};
+use models::tokenizer::Tokenizer;
+use torch_ext::Generator;
+
+use super::plan::TrainPlan;
+use crate::config::TrainConfig;
+use crate::{Base, Error};
+
+/// A method with its checked settings.
+#[derive(Debug)]
+pub(crate) enum Method {
+    TextualInversion,
+    Xti { layers: i64 },
+    Neti(Box<NetiSettings>),
+}
+
+impl Method {
+    /// Reads the keys of the configuration's method, and refuses values that it cannot use.
+    pub fn new(config: &TrainConfig, base: &Base) -> Result<Self, Error> {
+        let layers = base.folder.unet.cross_attention_layers();
+        match config.method.as_str() {
+            "ti" => Ok(Self::TextualInversion),
+            "xti" => Ok(Self::Xti { layers }),
+            "neti" => Ok(Self::Neti(Box::new(neti(config, layers)?))),
+            other => Err(Error::Usage(format!("method '{other}' is unknown; use ti, xti or neti"))),
+        }
+    }
+
+    /// Some methods start from a single token.
+    pub fn check_initializer(&self, phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
+        let tokens = tokenizer.encode(phrase).len();
+        if matches!(self, Self::Neti(_)) && tokens != 1 {
+            return Err(Error::Usage(format!(
+                "NeTI takes the size of its vectors from one token, but '{phrase}' is {tokens}; name a broader class \
+                 of one token with --init, such as --init object"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Some methods need a word.
+    pub fn check_random_start(&self) -> Result<(), Error> {
+        match self {
+            Self::Neti(_) => Err(Error::Usage(
+                "NeTI takes the size of its vectors from a word; leave --init-random out, and pass --class or --init"
+                    .into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The concept before its first step, trainable, on the conditioner's device.
+    pub fn start(
+        &self,
+        plan: &TrainPlan,
+        conditioner: &Conditioner,
+        draw: &Generator,
+    ) -> Box<dyn Concept> {
+        let (word, count) = (&plan.config.concept, i64::from(plan.config.vectors));
+        let table = conditioner.token_table();
+        let initializer = plan.initializer.as_deref();
+        let initializer = initializer.map_or(Initializer::Random, |p| conditioner.initializer(p));
+        match self {
+            Self::TextualInversion => {
+                Box::new(TextualInversion::initialize(word, count, &initializer, table, draw))
+            }
+            Self::Xti { layers } => {
+                Box::new(Xti::initialize(word, *layers, count, &initializer, table, draw))
+            }
+            Self::Neti(settings) => {
+                let class = initializer.vectors(1, table, draw);
+                Box::new(Neti::initialize(word, settings, &class, draw))
+            }
+        }
+    }
+}
+
+fn neti(config: &TrainConfig, layers: i64) -> Result<NetiSettings, Error> {
+    let refuse = |text: String| Err(Error::Usage(text));
+    if config.vectors != 1 {
+        return refuse(format!("vectors is {}, but NeTI learns 1; leave it out", config.vectors));
+    }
+    let settings = NetiSettings {
+        mapper: MapperConfig {
+            layers,
+            outputs: 0, // follows from the class's vector
+            hidden: given(config.hidden_units, "hidden_units")?.into(),
+            positional_encoding: given(config.positional_encoding, "positional_encoding")?,
+            sigma_time: given(config.sigma_time, "sigma_time")?,
+            sigma_layer: given(config.sigma_layer, "sigma_layer")?,
+            time_anchors: given(config.time_anchors, "time_anchors")?.into(),
+            nested_dropout: given(config.nested_dropout, "nested_dropout")?,
+        },
+        norm_mode: given(config.norm_mode, "norm_mode")?,
+        target_norm: 0.0, // follows from the class's vector
+        output_bypass: given(config.output_bypass, "output_bypass")?,
+        bypass_strength: given(config.bypass_strength, "bypass_strength")?,
+    };
+    let mapper = &settings.mapper;
+    for (key, value, most) in [
+        ("bypass_strength", settings.bypass_strength, 10.0),
+        ("nested_dropout", mapper.nested_dropout, 1.0),
+        ("sigma_time", mapper.sigma_time, 1000.0),
+        ("sigma_layer", mapper.sigma_layer, 1000.0),
+    ] {
+        if !(0.0..=most).contains(&value) {
+            return refuse(format!("{key} is {value}; give a number from 0 to {most}"));
+        }
+    }
+    if mapper.time_anchors == 0 || 1000 % mapper.time_anchors != 0 {
+        return refuse(format!(
+            "time_anchors is {}, which does not divide 1000; give 10",
+            mapper.time_anchors
+        ));
+    }
+    if !(1..=4096).contains(&mapper.hidden) {
+        return refuse(format!("hidden_units is {}; give a number from 1 to 4096", mapper.hidden));
+    }
+    Ok(settings)
+}
+
+/// A key that the method's preset has.
+fn given<T>(value: Option<T>, key: &str) -> Result<T, Error> {
+    value.ok_or_else(|| Error::Usage(format!("{key} is not given; the method's preset has it")))
+}
