@@ -173,3 +173,19 @@ fn half_precision_copies_of_a_base_are_the_same_base_and_others_are_not() {
     assert!(original.same_vocabulary(&base(&[0.012_344, -0.199_95, 0.031_006])));
     assert!(!original.same_vocabulary(&base(&[0.05, -0.2, 0.031])));
 }
+
+#[test]
+fn an_xti_of_kohya_s_tools_is_read_layer_by_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = [
+        "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", "OUT03", "OUT04", "OUT05", "OUT06",
+        "OUT07", "OUT08", "OUT09", "OUT10", "OUT11",
+    ];
+    let tensors: Vec<_> = keys.iter().map(|key| (*key, Dtype::F16, &[2usize, 768][..])).collect();
+    let read = ConceptFile::read(&foreign(folder.path(), "ink.safetensors", &tensors)).unwrap();
+    assert_eq!((read.record.method.as_str(), read.record.token.as_str()), ("xti", "<ink>"));
+    assert_eq!(read.concept().varies().layers(), Some(16));
+    assert_eq!((read.num_vectors(), read.width()), (2, 768));
+    let missing = foreign(folder.path(), "cut.safetensors", &tensors[1..]);
+    assert!(ConceptFile::read(&missing).unwrap_err().to_string().contains("holds 15: IN02"));
+}

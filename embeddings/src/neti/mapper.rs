@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    fn site(timesteps: &[i64], draw: Option<&Generator>) -> Site<'_> {
+    fn site<'a>(timesteps: &[i64], draw: Option<&'a Generator>) -> Site<'a> {
         Site::new(&Tensor::from_slice(timesteps), 16, draw)
     }
 

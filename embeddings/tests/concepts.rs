@@ -1,0 +1,306 @@
+//! Concepts of every kind through the conditioner: where each enters, and that they do not disturb each other.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::path::{Path, PathBuf};
+
+use embeddings::file::ConceptFile;
+use embeddings::{
+    Adjustment, Concept, Conditioner, MapperConfig, Mixed, Neti, NetiSettings, NormMode, Overflow,
+    TextualInversion, Varies, Xti,
+};
+use models::clip::{ClipText, ClipTextConfig};
+use models::params::Params;
+use models::seeded::Seeded;
+use models::tokenizer::Tokenizer;
+use models::unet::{CrossAttnContext, KeyValue};
+use tch::{Device, Kind, Tensor};
+use torch_ext::Generator;
+
+const WIDTH: i64 = 64;
+const LAYERS: i64 = 5;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sd1")
+}
+
+fn conditioner() -> Conditioner {
+    let config = std::fs::read_to_string(fixtures().join("text_encoder/config.json")).unwrap();
+    let config: ClipTextConfig = serde_json::from_str(&config).unwrap();
+    let source = Seeded::new("text_encoder", Seeded::BASE_SEED, Kind::Float, Device::Cpu);
+    let clip = ClipText::new(&Params::root(&source), &config);
+    Conditioner::new(Tokenizer::open(&fixtures().join("tokenizer")).unwrap(), clip, 0)
+}
+
+fn random(seed: u64, shape: &[i64]) -> Tensor {
+    Generator::cpu(seed).randn(shape) * 0.02
+}
+
+fn neti(word: &str, class: &Tensor) -> Neti {
+    let settings = NetiSettings {
+        mapper: MapperConfig {
+            layers: LAYERS,
+            outputs: 0,
+            hidden: 16,
+            positional_encoding: true,
+            sigma_time: 0.03,
+            sigma_layer: 2.0,
+            time_anchors: 10,
+            nested_dropout: 0.5,
+        },
+        norm_mode: NormMode::Joint,
+        target_norm: 0.0,
+        output_bypass: true,
+        bypass_strength: 0.2,
+    };
+    Neti::initialize(word, &settings, class, &Generator::cpu(5))
+}
+
+/// Encodes prompts, each at its own timestep.
+fn encode(
+    conditioner: &Conditioner,
+    prompts: &[&str],
+    concepts: &[&dyn Concept],
+    timesteps: &[f32],
+) -> CrossAttnContext {
+    let tokens = |p: &&str| conditioner.tokenize(p, concepts, Overflow::Refuse).unwrap();
+    let tokens: Vec<_> = prompts.iter().map(tokens).collect();
+    let tokens: Vec<_> = tokens.iter().collect();
+    conditioner.encode_at(&tokens, concepts, &Tensor::from_slice(timesteps), None)
+}
+
+fn layers(context: CrossAttnContext) -> Vec<KeyValue> {
+    match context {
+        CrossAttnContext::PerLayer(layers) => layers,
+        CrossAttnContext::Shared(_) => panic!("a context for each layer was expected"),
+    }
+}
+
+fn shared(context: CrossAttnContext) -> KeyValue {
+    match context {
+        CrossAttnContext::Shared(shared) => shared,
+        CrossAttnContext::PerLayer(_) => panic!("one context was expected"),
+    }
+}
+
+fn apart(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).abs().max().double_value(&[])
+}
+
+#[test]
+fn xti_with_the_same_vectors_everywhere_is_textual_inversion_at_every_layer() {
+    let conditioner = conditioner();
+    let vectors = random(1, &[2, WIDTH]);
+    let plain = TextualInversion::new("<x>", &vectors);
+    let extended = Xti::new("<x>", &vectors.unsqueeze(0).repeat([LAYERS, 1, 1]));
+    let prompts = ["a photo of <x> in the snow", "<x>"];
+    let once = shared(encode(&conditioner, &prompts, &[&plain], &[0.0; 2]));
+    let each = layers(encode(&conditioner, &prompts, &[&extended], &[0.0; 2]));
+    assert_eq!(each.len(), LAYERS as usize);
+    for kv in &each {
+        assert!(apart(&kv.key, &once.key) < 1e-5 && apart(&kv.value, &once.value) < 1e-5);
+    }
+}
+
+#[test]
+fn each_layer_sees_its_own_vector_of_an_xti_and_its_own_gradient() {
+    let conditioner = conditioner();
+    let concept = Xti::new("<x>", &random(1, &[LAYERS, 1, WIDTH])).trainable();
+    let each = layers(encode(&conditioner, &["a <x>"], &[&concept], &[0.0]));
+    for (layer, kv) in each.iter().enumerate() {
+        let alone = TextualInversion::new("<x>", &concept.vectors().get(layer as i64));
+        let alone = shared(encode(&conditioner, &["a <x>"], &[&alone], &[0.0]));
+        assert!(apart(&kv.key, &alone.key) < 1e-5, "layer {layer}");
+    }
+    let loss = each[3].key.square().sum(Kind::Float);
+    let gradient = &Tensor::run_backward(&[loss], &[concept.vectors()], false, false)[0];
+    let norms = Vec::<f32>::try_from(gradient.norm_scalaropt_dim(2, [1, 2], false)).unwrap();
+    assert!(norms[3] > 1e-3 && norms.iter().sum::<f32>() == norms[3], "{norms:?}");
+}
+
+#[test]
+fn bypass_changes_values_but_not_keys() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let concept = neti("<x>", &class);
+    let prompt = "a photo of <x> in the snow";
+    let slot = conditioner.tokenize(prompt, &[&concept], Overflow::Refuse).unwrap().slots[0];
+    let at = |t: f32| layers(encode(&conditioner, &[prompt], &[&concept], &[t]));
+    let (early, late) = (at(900.0), at(20.0));
+    for (layer, kv) in early.iter().enumerate() {
+        let moved = (&kv.value - &kv.key).abs().amax([0, 2], false); // [S]
+        let moved = Vec::<f32>::try_from(moved).unwrap();
+        for (position, gap) in moved.iter().enumerate() {
+            assert_eq!(*gap > 0.0, position == slot.position, "layer {layer}, row {position}");
+        }
+        let before = slot.position as i64;
+        let same = [&early[0], &late[layer]];
+        for other in same {
+            let gap = apart(&kv.key.narrow(1, 0, before), &other.key.narrow(1, 0, before));
+            assert!(gap < 1e-6, "CLIP is causal: rows before the concept do not depend on it");
+        }
+        assert!(apart(&kv.key, &late[layer].key) > 1e-3, "it depends on the timestep");
+    }
+    let without = Adjustment { bypass: Some(0.0), ..Adjustment::default() };
+    let mut concept = neti("<x>", &class);
+    concept.adjust(&without).unwrap();
+    for kv in layers(encode(&conditioner, &[prompt], &[&concept], &[900.0])) {
+        assert!(apart(&kv.key, &kv.value) < 1e-6);
+    }
+}
+
+#[test]
+fn at_strength_zero_every_method_is_the_plain_word_of_its_class() {
+    let conditioner = conditioner();
+    let ids = Tokenizer::open(&fixtures().join("tokenizer")).unwrap().encode("cat");
+    let class = conditioner.token_table().index_select(0, &Tensor::from_slice(&ids));
+    assert_eq!(class.size(), [1, WIDTH], "one token");
+    let plain = shared(encode(&conditioner, &["a photo of cat in the snow"], &[], &[0.0]));
+    let mut concepts: Vec<Box<dyn Concept>> = vec![
+        Box::new(TextualInversion::new("<x>", &random(1, &[1, WIDTH]))),
+        Box::new(Xti::new("<x>", &random(2, &[LAYERS, 1, WIDTH]))),
+        Box::new(neti("<x>", &class)),
+    ];
+    for concept in &mut concepts {
+        let learnt = encode(&conditioner, &["a photo of <x> in the snow"], &[&**concept], &[7.0]);
+        let key = learnt.map(Tensor::shallow_clone);
+        let class_vectors = Some(class.shallow_clone());
+        let adjustment =
+            Adjustment { strength: Some(0.0), class_vectors, ..Adjustment::default() };
+        concept.adjust(&adjustment).unwrap();
+        let found = encode(&conditioner, &["a photo of <x> in the snow"], &[&**concept], &[7.0]);
+        let of = |context: CrossAttnContext| match context {
+            CrossAttnContext::Shared(kv) => vec![kv],
+            CrossAttnContext::PerLayer(layers) => layers,
+        };
+        for (kv, before) in of(found).iter().zip(of(key)) {
+            assert!(apart(&kv.key, &plain.key) < 1e-5 && apart(&kv.value, &plain.value) < 1e-5);
+            assert!(apart(&before.key, &plain.key) > 1e-3, "it was something else before");
+        }
+    }
+}
+
+#[test]
+fn concepts_of_all_methods_share_a_prompt_and_a_batch() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let (a, b, c) = (
+        TextualInversion::new("<a>", &random(1, &[2, WIDTH])),
+        Xti::new("<b>", &random(2, &[LAYERS, 1, WIDTH])),
+        neti("<c>", &class),
+    );
+    let concepts: [&dyn Concept; 3] = [&a, &b, &c];
+    let prompts = ["<c> and <a> beside a <b>", "a <c> twice <c>", "only snow"];
+    let both = layers(encode(&conditioner, &prompts, &concepts, &[900.0, 10.0, 500.0]));
+    for (i, (prompt, timestep)) in prompts.iter().zip([900.0, 10.0, 500.0]).enumerate() {
+        let alone = encode(&conditioner, &[prompt], &concepts, &[timestep]);
+        for (layer, kv) in both.iter().enumerate() {
+            let alone = match &alone {
+                CrossAttnContext::Shared(kv) => kv,
+                CrossAttnContext::PerLayer(layers) => &layers[layer],
+            };
+            for (ours, theirs) in [(&kv.key, &alone.key), (&kv.value, &alone.value)] {
+                let gap = apart(&ours.narrow(0, i as i64, 1), theirs);
+                assert!(gap < 1e-5, "'{prompt}', layer {layer}: {gap}");
+            }
+        }
+    }
+    // A prompt without a concept that varies keeps one context for all layers.
+    shared(encode(&conditioner, &["a <a> in the snow"], &concepts, &[3.0]));
+}
+
+#[test]
+fn a_mixture_takes_each_layer_from_its_part() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let part = || -> Vec<Box<dyn Concept>> {
+        vec![
+            Box::new(Xti::new("<x>", &random(2, &[LAYERS, 1, WIDTH]))),
+            Box::new(neti("<x>", &class)),
+            Box::new(TextualInversion::new("<x>", &random(1, &[1, WIDTH]))),
+        ]
+    };
+    let of_layer = [1, 0, 0, 2, 1];
+    let mixed = Mixed::new(part(), of_layer.to_vec());
+    assert_eq!(mixed.varies(), Varies::WithTimeAndLayer(LAYERS));
+    let found = layers(encode(&conditioner, &["a <x> here"], &[&mixed], &[321.0]));
+    for (layer, (kv, part_of)) in found.iter().zip(of_layer).enumerate() {
+        let alone = encode(&conditioner, &["a <x> here"], &[&*part()[part_of as usize]], &[321.0]);
+        let alone = match &alone {
+            CrossAttnContext::Shared(kv) => kv,
+            CrossAttnContext::PerLayer(layers) => &layers[layer],
+        };
+        assert!(apart(&kv.key, &alone.key) < 1e-5, "key of layer {layer}");
+        assert!(apart(&kv.value, &alone.value) < 1e-5, "value of layer {layer}");
+    }
+}
+
+#[test]
+fn what_a_method_does_not_have_is_refused() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let truncated = |units| Adjustment { truncation: Some(units), ..Adjustment::default() };
+    let mut plain = TextualInversion::new("<x>", &random(1, &[1, WIDTH]));
+    assert!(plain.adjust(&truncated(3)).unwrap_err().contains("no NeTI concept"));
+    let half = Adjustment { strength: Some(0.5), ..Adjustment::default() };
+    assert!(plain.adjust(&half).unwrap_err().contains("what class"));
+    let mut mapper = neti("<x>", &class);
+    assert!(mapper.adjust(&truncated(17)).unwrap_err().contains("give 1 to 16"));
+    mapper.adjust(&truncated(16)).unwrap();
+}
+
+#[test]
+fn every_method_comes_back_from_its_file() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let concepts: Vec<(&str, &str, Box<dyn Concept>)> = vec![
+        ("ti", "1", Box::new(TextualInversion::new("<x>", &random(1, &[3, WIDTH])))),
+        ("xti", "2", Box::new(Xti::new("<x>", &random(2, &[LAYERS, 2, WIDTH])))),
+        ("neti", "2", Box::new(neti("<x>", &class))),
+    ];
+    for (method, version, concept) in &concepts {
+        let record = serde_json::json!({ "method": method, "token": "<x>", "class": "cat" });
+        let record = serde_json::from_value(record).unwrap();
+        let path = folder.path().join(format!("{method}.safetensors"));
+        ConceptFile::new(&**concept, record).write(&path).unwrap();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        assert!(text.contains(&format!(r#""personalize.format_version":"{version}""#)), "{method}");
+        let read = ConceptFile::read(&path).unwrap();
+        assert_eq!((read.num_vectors(), read.width()), (concept.num_tokens(), WIDTH as usize));
+        let read = read.concept();
+        assert_eq!(read.tensors().len(), concept.tensors().len());
+        let before = encode(&conditioner, &["a <x>"], &[&**concept], &[77.0]);
+        let after = encode(&conditioner, &["a <x>"], &[&*read], &[77.0]);
+        match (before, after) {
+            (CrossAttnContext::Shared(a), CrossAttnContext::Shared(b)) => assert_eq!(a.value, b.value),
+            (CrossAttnContext::PerLayer(a), CrossAttnContext::PerLayer(b)) => {
+                assert!(a.iter().zip(&b).all(|(a, b)| a.key == b.key && a.value == b.value));
+            }
+            _ => panic!("{method} changed its kind"),
+        }
+    }
+}
+
+#[test]
+fn a_file_whose_settings_do_not_fit_its_tensors_is_refused() {
+    let conditioner = conditioner();
+    let class = conditioner.token_table().narrow(0, 300, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let concept = neti("<x>", &class);
+    let record = serde_json::json!({ "method": "neti", "token": "<x>" });
+    let mut file = ConceptFile::new(&concept, serde_json::from_value(record).unwrap());
+    let path = folder.path().join("x.safetensors");
+    for (key, value, reason) in [
+        ("hidden", 17.into(), "net.1.weight"),
+        ("layers", 0.into(), "no mapper"),
+        ("time_anchors", "x".into(), "damaged"),
+    ] {
+        let kept = file.record.settings["mapper"][key].clone();
+        file.record.settings["mapper"][key] = value;
+        file.write(&path).unwrap();
+        let error = ConceptFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains("x.safetensors"), "{error}");
+        file.record.settings["mapper"][key] = kept;
+    }
+}
