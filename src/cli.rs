@@ -71,6 +71,9 @@ pub enum ConceptCommand {
     Inspect {
         /// The file
         file: PathBuf,
+        /// Folder of a base model, to show the nearest words of its vocabulary
+        #[arg(long, value_name = "DIR")]
+        base: Option<PathBuf>,
         /// As one JSON object
         #[arg(long)]
         json: bool,
@@ -271,8 +274,10 @@ impl TrainArgs {
 /// `personalize generate`.
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// Concept file, or NAME=FILE to call it by another word; may be given several times
-    #[arg(short, long, value_name = "[NAME=]FILE")]
+    /// Concept file, or NAME=FILE to call it by another word; may be given several times. Options may follow:
+    /// strength=0..2 (0 the class, 1 as learnt), truncate=UNITS and bypass=ALPHA (NeTI), layers=4-9 (files that
+    /// share a word share it by layers)
+    #[arg(short, long, value_name = "[NAME=]FILE[,KEY=VALUE]...")]
     concept: Vec<String>,
     /// Folder of a Stable Diffusion 1.x or 2.x model
     #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
@@ -392,10 +397,10 @@ impl GenerateArgs {
     }
 }
 
-/// `NAME=FILE` or `FILE`; a path may hold `=` itself.
+/// `NAME=FILE` or `FILE`; a path may hold `=` itself, and so may the options behind its first comma.
 fn split_name(concept: &str) -> (Option<String>, PathBuf) {
     match concept.split_once('=') {
-        Some((name, file)) if !name.contains('/') && !PathBuf::from(concept).exists() => {
+        Some((name, file)) if !name.contains(['/', ',']) && !PathBuf::from(concept).exists() => {
             (Some(name.to_owned()), file.into())
         }
         _ => (None, concept.into()),

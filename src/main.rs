@@ -37,8 +37,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
-        Command::Concept { command: ConceptCommand::Inspect { file, json } } => {
-            commands::concept::inspect(&file, json)
+        Command::Concept { command: ConceptCommand::Inspect { file, base, json } } => {
+            commands::concept::inspect(&file, base.as_deref(), json)
         }
         Command::Doctor { base } => commands::doctor::run(base.as_deref()),
         Command::Completions { shell } => commands::completions(shell),

@@ -32,7 +32,11 @@ fn losses(folder: &Path) -> Vec<f64> {
 /// The numbers of the concept in a run's folder.
 fn vectors(folder: &Path) -> Vec<f32> {
     let file = ConceptFile::read(&folder.join("cat.safetensors")).expect("a concept");
-    file.concept().parameters().iter().flat_map(|p| Vec::<f32>::try_from(p.reshape([-1])).expect("numbers")).collect()
+    file.concept()
+        .parameters()
+        .iter()
+        .flat_map(|p| Vec::<f32>::try_from(p.reshape([-1])).expect("numbers"))
+        .collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -36,7 +36,9 @@ fn the_mapper_s_vectors_and_directions_are_python_s_truncated_or_not() {
     for family in FAMILIES {
         let fixture = Fixture::open(&format!("{family}/neti.safetensors"));
         let timesteps = Tensor::from_slice(&fixture.setting::<Vec<i64>>("timesteps"));
-        for (name, truncation) in [("outputs", None), ("truncated", Some(fixture.setting("truncation")))] {
+        for (name, truncation) in
+            [("outputs", None), ("truncated", Some(fixture.setting("truncation")))]
+        {
             let mut concept = concept(family);
             concept.adjust(&Adjustment { truncation, ..Adjustment::default() }).unwrap();
             let theirs = fixture.tensor(name);
@@ -69,8 +71,7 @@ fn contexts_loss_and_the_gradient_of_every_weight_are_python_s() {
         let at: usize = fixture.setting("concept_at");
         assert!(prompts.iter().all(|prompt| prompt.slots[0].position == at));
 
-        let context =
-            conditioner.encode_at(&prompts.each_ref(), &[&*concept], &timesteps, None);
+        let context = conditioner.encode_at(&prompts.each_ref(), &[&*concept], &timesteps, None);
         let CrossAttnContext::PerLayer(layers) = &context else { panic!("a context a layer") };
         assert_eq!(layers.len(), unet.layer_count());
         let rows = Tensor::from_slice(&fixture.setting::<Vec<i64>>("rows"));

@@ -143,7 +143,9 @@ impl Adjustment {
     pub(crate) fn at_strength(&self, learnt: &Tensor) -> Result<Tensor, String> {
         let Some(strength) = self.strength else { return Ok(learnt.shallow_clone()) };
         let Some(class) = &self.class_vectors else {
-            return Err("does not say what class it is of, which a strength needs; leave it out".into());
+            return Err(
+                "does not say what class it is of, which a strength needs; leave it out".into()
+            );
         };
         let count = learnt.size()[learnt.dim() - 2];
         let class = crate::textual_inversion::spread(class, count); // [n, D]

@@ -42,11 +42,7 @@ impl Conditioner {
     }
 
     /// [`Conditioner::encode_at`] for concepts that do not vary with time, drawn as they are.
-    pub fn encode(
-        &self,
-        prompts: &[&PromptTokens],
-        concepts: &[&dyn Concept],
-    ) -> CrossAttnContext {
+    pub fn encode(&self, prompts: &[&PromptTokens], concepts: &[&dyn Concept]) -> CrossAttnContext {
         let any = Tensor::zeros([1], (Kind::Float, self.clip.device()));
         self.encode_at(prompts, concepts, &any, None)
     }

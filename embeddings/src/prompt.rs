@@ -232,11 +232,7 @@ fn refuse_unknown(prompt: &str, concepts: &[&dyn Concept]) -> Result<(), PromptE
 }
 
 /// The first place at or after `from` where a placeholder stands, and whose it is; the longest wins.
-fn next_concept(
-    prompt: &str,
-    from: usize,
-    concepts: &[&dyn Concept],
-) -> Option<(usize, usize)> {
+fn next_concept(prompt: &str, from: usize, concepts: &[&dyn Concept]) -> Option<(usize, usize)> {
     let matches_at = |at: usize, word: &str| {
         let Some(found) = prompt.get(at..at + word.len()) else { return false };
         // A word without brackets must stand alone: "cat" is not in "category".

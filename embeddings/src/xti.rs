@@ -11,8 +11,8 @@ use crate::{Adjustment, Concept, Initializer, Injection, Site, Varies};
 /// Stable Diffusion's cross-attention layers as `CompVis` numbers its blocks, in the order of a pass; the keys of
 /// a file that kohya's tools read.
 const NAMES: [&str; 16] = [
-    "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", "OUT03", "OUT04", "OUT05", "OUT06", "OUT07",
-    "OUT08", "OUT09", "OUT10", "OUT11",
+    "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", "OUT03", "OUT04", "OUT05", "OUT06",
+    "OUT07", "OUT08", "OUT09", "OUT10", "OUT11",
 ];
 
 /// A concept of n token vectors for each of L layers.

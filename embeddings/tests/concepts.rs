@@ -165,8 +165,7 @@ fn at_strength_zero_every_method_is_the_plain_word_of_its_class() {
         let learnt = encode(&conditioner, &["a photo of <x> in the snow"], &[&**concept], &[7.0]);
         let key = learnt.map(Tensor::shallow_clone);
         let class_vectors = Some(class.shallow_clone());
-        let adjustment =
-            Adjustment { strength: Some(0.0), class_vectors, ..Adjustment::default() };
+        let adjustment = Adjustment { strength: Some(0.0), class_vectors, ..Adjustment::default() };
         concept.adjust(&adjustment).unwrap();
         let found = encode(&conditioner, &["a photo of <x> in the snow"], &[&**concept], &[7.0]);
         let of = |context: CrossAttnContext| match context {
@@ -273,7 +272,9 @@ fn every_method_comes_back_from_its_file() {
         let before = encode(&conditioner, &["a <x>"], &[&**concept], &[77.0]);
         let after = encode(&conditioner, &["a <x>"], &[&*read], &[77.0]);
         match (before, after) {
-            (CrossAttnContext::Shared(a), CrossAttnContext::Shared(b)) => assert_eq!(a.value, b.value),
+            (CrossAttnContext::Shared(a), CrossAttnContext::Shared(b)) => {
+                assert_eq!(a.value, b.value)
+            }
             (CrossAttnContext::PerLayer(a), CrossAttnContext::PerLayer(b)) => {
                 assert!(a.iter().zip(&b).all(|(a, b)| a.key == b.key && a.value == b.value));
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::ModelError;
 use crate::clip::{ClipText, ClipTextConfig};
@@ -167,9 +167,7 @@ impl ModelFolder {
     /// beyond its end are left out.
     pub fn token_sketch(&self, rows: &[usize], columns: usize) -> Result<Vec<f32>, ModelError> {
         let weights = self.checkpoint("text_encoder", "model", Kind::Float, Device::Cpu)?;
-        let key = "embeddings.token_embedding.weight";
-        let name =
-            if weights.shape(key).is_some() { key.to_owned() } else { format!("text_model.{key}") };
+        let name = token_table_name(&weights);
         let mut sketch = Vec::new();
         for &row in rows {
             let Some(row) = weights.row(&name, row)? else { continue };
@@ -177,6 +175,15 @@ impl ModelFolder {
             sketch.extend_from_slice(&row[..columns.min(row.len())]);
         }
         Ok(sketch)
+    }
+
+    /// The text encoder's table of token vectors, `[rows, D]`, f32 on the CPU, without the rest of it.
+    pub fn token_table(&self) -> Result<Tensor, ModelError> {
+        let weights = self.checkpoint("text_encoder", "model", Kind::Float, Device::Cpu)?;
+        let name = token_table_name(&weights);
+        let table = weights.parameter(&name, &weights.shape(&name).unwrap_or_default());
+        weights.report()?.require_complete()?;
+        Ok(table)
     }
 
     fn checkpoint(
@@ -188,6 +195,12 @@ impl ModelFolder {
     ) -> Result<Checkpoint, ModelError> {
         Checkpoint::open(&self.path.join(part), stem, self.variant.as_deref(), kind, device)
     }
+}
+
+/// transformers 5 dropped the prefix that the published files have.
+fn token_table_name(weights: &Checkpoint) -> String {
+    let key = "embeddings.token_embedding.weight";
+    if weights.shape(key).is_some() { key.to_owned() } else { format!("text_model.{key}") }
 }
 
 /// Python writes infinities into this file, which are no JSON; the schedule reads it itself.

@@ -114,6 +114,12 @@ impl Tokenizer {
         encoding.get_ids().iter().map(|&id| i64::from(id)).zip(spans).collect()
     }
 
+    /// The word, or the part of one, behind an id; nothing where there is none.
+    pub fn word(&self, id: i64) -> Option<String> {
+        let token = self.inner.id_to_token(u32::try_from(id).ok()?)?;
+        Some(token.trim_end_matches("</w>").to_owned())
+    }
+
     /// How many ids there are: one more than the largest.
     pub fn ids(&self) -> i64 {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1)

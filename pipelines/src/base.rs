@@ -116,7 +116,9 @@ impl Base {
         if let Some(have) = concept.varies().layers()
             && have != layers
         {
-            return refuse(format!("{have} cross-attention layers, but the base {name} has {layers}"));
+            return refuse(format!(
+                "{have} cross-attention layers, but the base {name} has {layers}"
+            ));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod denoise;
 mod device;
 mod error;
 pub mod generate;
+pub mod inspect;
 mod latents;
 mod output;
 mod painter;

@@ -28,9 +28,8 @@ impl Fourier {
 
 /// `[N]` timesteps and layers scaled to -1..1 each, `[N, 2]`.
 pub(super) fn linear(timesteps: &Tensor, layers: &Tensor, steps: i64, layer_count: i64) -> Tensor {
-    let scaled = |x: &Tensor, count: i64| {
-        x.to_kind(Kind::Float) * (2.0 / (count - 1).max(1) as f64) - 1.0
-    };
+    let scaled =
+        |x: &Tensor, count: i64| x.to_kind(Kind::Float) * (2.0 / (count - 1).max(1) as f64) - 1.0;
     Tensor::stack(&[scaled(timesteps, steps), scaled(layers, layer_count)], 1)
 }
 

@@ -89,15 +89,14 @@ impl Mapper {
     /// timestep k·1000/anchors at layer l.
     pub fn new(config: MapperConfig, draw: &Generator) -> Self {
         let (hidden, anchors) = (config.hidden, config.time_anchors * config.layers);
-        let fourier = config.positional_encoding.then(|| {
-            Fourier::new(FREQUENCIES, config.sigma_time, config.sigma_layer, draw)
-        });
+        let fourier = config
+            .positional_encoding
+            .then(|| Fourier::new(FREQUENCIES, config.sigma_time, config.sigma_layer, draw));
         let input = fourier.as_ref().map(|fourier| {
             let row = Tensor::arange(anchors, (Kind::Int64, Device::Cpu));
             let time =
                 row.divide_scalar_mode(config.layers, "floor") * (TIMESTEPS / config.time_anchors);
-            let weight =
-                fourier.encode(&time.to_kind(Kind::Float), &row.remainder(config.layers));
+            let weight = fourier.encode(&time.to_kind(Kind::Float), &row.remainder(config.layers));
             Pair { weight, ..Pair::linear(2 * FREQUENCIES, anchors, draw) }
         });
         let inputs = if input.is_some() { anchors } else { 2 };
@@ -189,7 +188,8 @@ impl Mapper {
 
     /// What a file keeps, the frequencies too.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let names = self.pairs().flat_map(|(name, _)| ["weight", "bias"].map(|p| format!("{name}.{p}")));
+        let names =
+            self.pairs().flat_map(|(name, _)| ["weight", "bias"].map(|p| format!("{name}.{p}")));
         let mut tensors: Vec<(String, Tensor)> = names.zip(self.parameters()).collect();
         if let Some(fourier) = &self.fourier {
             tensors.push(("encoder.w".to_owned(), fourier.frequencies.shallow_clone()));
@@ -293,7 +293,8 @@ mod tests {
         assert_eq!(kept.narrow(1, 3, 5).abs().sum(Kind::Float).double_value(&[]), 0.0);
         assert_eq!(kept.get(1).abs().sum(Kind::Float).double_value(&[]), 0.0);
         let mapper = Mapper::new(config(768), &Generator::cpu(1));
-        let (all, none) = (mapper.forward(&site(&[9], None), Some(128)), mapper.forward(&site(&[9], None), None));
+        let (all, none) =
+            (mapper.forward(&site(&[9], None), Some(128)), mapper.forward(&site(&[9], None), None));
         assert_eq!(all, none);
         let nothing = mapper.forward(&site(&[9], None), Some(0));
         assert_eq!(nothing.get(3), mapper.output.bias, "the bias is left");
@@ -318,7 +319,10 @@ mod tests {
     fn training_drops_and_drawing_does_not() {
         let mapper = Mapper::new(config(768), &Generator::cpu(1));
         let draw = Generator::cpu(3);
-        let (a, b) = (mapper.forward(&site(&[9], Some(&draw)), None), mapper.forward(&site(&[9], None), None));
+        let (a, b) = (
+            mapper.forward(&site(&[9], Some(&draw)), None),
+            mapper.forward(&site(&[9], None), None),
+        );
         let apart = (a - b).abs().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
         let changed = apart.gt(0).to_kind(Kind::Int64).sum(Kind::Int64).int64_value(&[]);
         assert!((1..16).contains(&changed), "{changed} of 16 layers dropped");

@@ -72,7 +72,12 @@ impl Neti {
         Self::new(placeholder, mapper, settings, class_vector)
     }
 
-    fn new(placeholder: &str, mapper: Mapper, settings: NetiSettings, class_vector: Tensor) -> Self {
+    fn new(
+        placeholder: &str,
+        mapper: Mapper,
+        settings: NetiSettings,
+        class_vector: Tensor,
+    ) -> Self {
         let placeholder = placeholder.to_owned();
         Self { placeholder, mapper, settings, class_vector, truncation: None, strength: None }
     }
@@ -85,7 +90,8 @@ impl Neti {
         let settings: NetiSettings = serde_json::from_value(settings.clone())
             .map_err(|e| format!("its settings are damaged ({e}); copy or train it again"))?;
         let MapperConfig { layers, hidden, time_anchors, outputs, .. } = settings.mapper;
-        let bounded = [layers, hidden, time_anchors, outputs].iter().all(|n| (1..=65_536).contains(n));
+        let bounded =
+            [layers, hidden, time_anchors, outputs].iter().all(|n| (1..=65_536).contains(n));
         if !bounded || layers > 255 || (settings.output_bypass && outputs % 2 == 1) {
             return Err("its settings are those of no mapper; copy or train it again".into());
         }
@@ -95,7 +101,9 @@ impl Neti {
             Some(class) if class.size() == [width] => {
                 Ok(Self::new(placeholder, mapper, settings, class.unsqueeze(0)))
             }
-            _ => Err(format!("a NeTI concept has a tensor class_vector [{width}], but this file has not; copy or train it again")),
+            _ => Err(format!(
+                "a NeTI concept has a tensor class_vector [{width}], but this file has not; copy or train it again"
+            )),
         }
     }
 
@@ -103,7 +111,8 @@ impl Neti {
     fn outputs(&self, site: &Site<'_>) -> (Tensor, Option<Tensor>) {
         let output = self.mapper.forward(site, self.truncation);
         let scaled = |x: Tensor| scaled_to(&x, self.settings.target_norm);
-        let output = if self.settings.norm_mode == NormMode::Joint { scaled(output) } else { output };
+        let output =
+            if self.settings.norm_mode == NormMode::Joint { scaled(output) } else { output };
         let width = self.width();
         let input = output.narrow(1, 0, width);
         let input = if self.settings.norm_mode == NormMode::Token { scaled(input) } else { input };
@@ -179,7 +188,9 @@ impl Concept for Neti {
                 return Err("was trained without nested dropout, so its units have no order to truncate; leave truncate out".into());
             }
             if !(0..=hidden).contains(&units) {
-                return Err(format!("has {hidden} hidden units, but truncate is {units}; give 1 to {hidden}"));
+                return Err(format!(
+                    "has {hidden} hidden units, but truncate is {units}; give 1 to {hidden}"
+                ));
             }
             self.truncation = Some(units);
         }

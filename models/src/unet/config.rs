@@ -126,10 +126,11 @@ impl UNetConfig {
     pub fn cross_attention_layers(&self) -> i64 {
         let levels = self.block_out_channels.len();
         let inside = |level: usize| self.transformer_layers_per_block.at(level);
-        let layers = |types: &[String], attending: &str, each: i64, level: &dyn Fn(usize) -> usize| {
-            let attends = types.iter().enumerate().filter(|(_, kind)| *kind == attending);
-            attends.map(|(i, _)| each * inside(level(i))).sum::<i64>()
-        };
+        let layers =
+            |types: &[String], attending: &str, each: i64, level: &dyn Fn(usize) -> usize| {
+                let attends = types.iter().enumerate().filter(|(_, kind)| *kind == attending);
+                attends.map(|(i, _)| each * inside(level(i))).sum::<i64>()
+            };
         let each = self.layers_per_block;
         layers(&self.down_block_types, "CrossAttnDownBlock2D", each, &|i| i)
             + inside(levels - 1)

@@ -72,11 +72,8 @@ impl Concepts {
 impl ConceptUse {
     /// `path` may carry options behind commas; a file that is called so is taken as it is.
     fn parse(name: Option<&str>, path: &Path) -> Result<Self, Error> {
-        let mut found = Self {
-            name: name.map(str::to_owned),
-            path: path.to_owned(),
-            ..Self::default()
-        };
+        let mut found =
+            Self { name: name.map(str::to_owned), path: path.to_owned(), ..Self::default() };
         let text = path.to_string_lossy();
         let Some((file, options)) = text.split_once(',') else { return Ok(found) };
         if path.exists() {
@@ -92,7 +89,11 @@ impl ConceptUse {
             };
             match key.trim() {
                 "strength" => match number(value, 2.0) {
-                    None => return refuse("strength is a number from 0 (the class) to 2, 1 is as learnt"),
+                    None => {
+                        return refuse(
+                            "strength is a number from 0 (the class) to 2, 1 is as learnt",
+                        );
+                    }
                     strength => found.strength = strength,
                 },
                 "bypass" => match number(value, 10.0) {
@@ -104,7 +105,11 @@ impl ConceptUse {
                     Err(_) => return refuse("truncate is a number of hidden units, such as 32"),
                 },
                 "layers" => match layers(value) {
-                    None => return refuse("layers are numbers from 0, as in layers=4-9 or layers=0-3+10-15"),
+                    None => {
+                        return refuse(
+                            "layers are numbers from 0, as in layers=4-9 or layers=0-3+10-15",
+                        );
+                    }
                     layers => found.layers = layers,
                 },
                 _ => return refuse(&format!("known: {}", OPTIONS.join(", "))),
@@ -169,20 +174,30 @@ impl Word {
         if self.parts.iter().any(|(part, _)| part.num_tokens() != tokens) {
             return refuse("have different numbers of vectors; mix concepts of the same".into());
         }
-        let rest: Vec<usize> = (0..self.parts.len()).filter(|&i| self.parts[i].1.is_none()).collect();
+        let rest: Vec<usize> =
+            (0..self.parts.len()).filter(|&i| self.parts[i].1.is_none()).collect();
         let mut part_of_layer = match rest[..] {
             [] => vec![None; layers],
             [rest] => vec![Some(rest as i64); layers],
-            _ => return refuse("leave more than one without layers=; name the layers of all but one".into()),
+            _ => {
+                return refuse(
+                    "leave more than one without layers=; name the layers of all but one".into(),
+                );
+            }
         };
         let mut taken = vec![false; layers];
         for (i, (_, wanted)) in self.parts.iter().enumerate() {
             for &layer in wanted.iter().flatten() {
                 if layer >= layers {
-                    return refuse(format!("ask for layer {layer}, but the base has 0 to {}", layers - 1));
+                    return refuse(format!(
+                        "ask for layer {layer}, but the base has 0 to {}",
+                        layers - 1
+                    ));
                 }
                 if std::mem::replace(&mut taken[layer], true) {
-                    return refuse(format!("ask for layer {layer} twice; give each layer to one file"));
+                    return refuse(format!(
+                        "ask for layer {layer} twice; give each layer to one file"
+                    ));
                 }
                 part_of_layer[layer] = Some(i as i64);
             }

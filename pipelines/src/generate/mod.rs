@@ -234,8 +234,11 @@ fn run(
     let concepts: Vec<&dyn Concept> = plan.concepts.iter().map(|c| &**c).collect();
     let negative = negative(&conditioner, &plan.negative, &concepts);
     let conditioner = Rc::new(conditioner);
-    let contexts: Vec<PromptContext<'_>> =
-        plan.prompts.iter().map(|prompt| PromptContext::new(&conditioner, prompt, &concepts)).collect();
+    let contexts: Vec<PromptContext<'_>> = plan
+        .prompts
+        .iter()
+        .map(|prompt| PromptContext::new(&conditioner, prompt, &concepts))
+        .collect();
     drop(conditioner); // a context that varies with time keeps it
     let unet = folder.load_unet(plan.kind, plan.device)?;
     let vae = folder.load_vae(plan.kind, plan.device)?;
@@ -294,8 +297,11 @@ fn negative(
     concepts: &[&dyn Concept],
 ) -> CrossAttnContext {
     let classes: Vec<_> = concepts.iter().map(|concept| concept.class_only()).collect();
-    let concepts: Vec<&dyn Concept> =
-        concepts.iter().zip(&classes).map(|(own, class)| class.as_deref().unwrap_or(*own)).collect();
+    let concepts: Vec<&dyn Concept> = concepts
+        .iter()
+        .zip(&classes)
+        .map(|(own, class)| class.as_deref().unwrap_or(*own))
+        .collect();
     conditioner.encode(&[prompt], &concepts)
 }
 

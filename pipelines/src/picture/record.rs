@@ -100,8 +100,16 @@ pub(super) fn example() -> PictureParameters {
         base: "sd: 1.5".into(),
         precision: "f32".into(),
         concepts: vec![
-            UsedConcept { placeholder: "<cat>".into(), hash: "0123456789abcdef".into(), options: String::new() },
-            UsedConcept { placeholder: "<ink>".into(), hash: "ffff".into(), options: "strength=0.5".into() },
+            UsedConcept {
+                placeholder: "<cat>".into(),
+                hash: "0123456789abcdef".into(),
+                options: String::new(),
+            },
+            UsedConcept {
+                placeholder: "<ink>".into(),
+                hash: "ffff".into(),
+                options: "strength=0.5".into(),
+            },
         ],
         version: "0.1.0".into(),
     }

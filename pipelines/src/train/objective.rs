@@ -64,8 +64,7 @@ impl TrainStep for Reconstruction<'_> {
         let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(x_0.device());
 
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
-        let context =
-            self.conditioner.encode_at(&prompts, &[self.concept], &timesteps, Some(draw));
+        let context = self.conditioner.encode_at(&prompts, &[self.concept], &timesteps, Some(draw));
         let cond = Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())));
         let prediction = self.unet.forward(&x_t, &timesteps, &cond).to_kind(Kind::Float);
 

@@ -39,8 +39,7 @@ pub(crate) fn sample_picture(
     tch::no_grad(|| {
         let vae = folder.load_vae(plan.kind, plan.device)?;
         let painter = Painter { unet, vae: &vae, schedule: &folder.scheduler };
-        let tokenize =
-            |prompt: &str| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
+        let tokenize = |prompt: &str| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
         let (prompt, nothing) = (tokenize(prompt)?, tokenize("")?);
         let context = PromptContext::new(conditioner, &prompt, &[concept]);
         let negative = conditioner.encode(&[&nothing], &[concept]);

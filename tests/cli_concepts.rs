@@ -1,0 +1,228 @@
+//! Concepts of several methods as a user meets them: trained, resumed, drawn, mixed and looked at.
+
+#[expect(dead_code, reason = "shared by the tests of the command line")]
+mod cli;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use cli::{base, changed_base, generate, run, scratch, train, write_tensor};
+use embeddings::file::ConceptFile;
+use serde_json::Value;
+use tch::Tensor;
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+const SMALL: [&str; 4] = ["--set", "hidden_units=16", "--set", "batch_size=1"];
+
+/// A concept of this method, trained for two steps; its word is `<cat>`.
+fn concept(method: &str) -> &'static str {
+    static FILES: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
+    let at = ["ti", "xti", "neti"].iter().position(|m| *m == method).expect("a method");
+    path(FILES[at].get_or_init(|| {
+        let out = scratch(&format!("learnt-{method}"));
+        let small: &[&str] = if method == "neti" { &SMALL } else { &[] };
+        let more = ["--method", method, "--gradient-accumulation", "1", "--lr", "0.01"];
+        let trained = train(&out, &[&more, small].concat());
+        assert_eq!(trained.err, "");
+        trained.paths().remove(0)
+    }))
+}
+
+fn pixels(file: &Path) -> Vec<u8> {
+    image::open(file).expect("a picture").into_rgb8().into_raw()
+}
+
+fn drawn(name: &str, arguments: &[&str]) -> Vec<u8> {
+    let run = generate(&scratch(name), arguments);
+    let found = pixels(&run.paths()[0]);
+    assert_eq!(run.err, "");
+    found
+}
+
+#[test]
+fn a_mapper_goes_on_from_its_state_to_the_same_weights_to_the_bit() {
+    let (stopped, whole) = (scratch("stopped"), scratch("whole"));
+    let settings = ["--method", "neti", "--gradient-accumulation", "2", "--flip"];
+    let settings = [&settings[..], &SMALL].concat();
+    train(&stopped, &[&settings[..], &["--steps", "2"]].concat()).paths();
+    train(&stopped, &[&settings[..], &["--steps", "4", "--resume"]].concat()).paths();
+    train(&whole, &[&settings[..], &["--steps", "4"]].concat()).paths();
+    let weights = |folder: &Path| -> Vec<(String, Tensor)> {
+        let file = ConceptFile::read(&folder.join("cat.safetensors")).expect("a concept");
+        file.tensors().map(|(name, tensor)| (name.to_owned(), tensor.copy())).collect()
+    };
+    assert_eq!(weights(&stopped), weights(&whole));
+    assert_eq!(weights(&whole).len(), 14, "twelve weights, the frequencies, the class");
+    let state = |folder: &Path| {
+        let bytes = fs::read(folder.join("state.safetensors")).expect("a state");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
+        let tensors = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec()));
+        tensors.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    assert_eq!(state(&stopped), state(&whole));
+}
+
+#[test]
+fn every_method_draws_with_any_number_of_steps_and_any_sampler() {
+    for method in ["ti", "xti", "neti"] {
+        let plain = ["--prompt", "a photo of <cat>", "--concept", concept(method)];
+        for (i, more) in
+            [["--steps", "1"], ["--steps", "7"], ["--sampler", "heun"], ["--sampler", "euler_a"]]
+                .iter()
+                .enumerate()
+        {
+            drawn(&format!("{method}-{i}"), &[&plain[..], more].concat());
+        }
+    }
+}
+
+#[test]
+fn samples_of_a_mapper_are_drawn_while_it_is_trained() {
+    let out = scratch("sampled");
+    let sampling =
+        ["--sample-prompt", "a {} at sea", "--sample-every", "1", "--set", "sample_steps=3"];
+    train(&out, &[&["--method", "neti"], &SMALL[..], &sampling].concat()).paths();
+    assert!(out.join("samples/000002-0.png").is_file());
+}
+
+#[test]
+fn concepts_of_different_methods_share_a_prompt_and_the_negative_prompt() {
+    let named = ["ti", "xti", "neti"].map(|m| format!("<{m}>={}", concept(m)));
+    let all: Vec<&str> = named.iter().flat_map(|n| ["--concept", n.as_str()]).collect();
+    let with = |name: &str, prompt: &str, negative: &str| {
+        let prompts = ["--prompt", prompt, "--negative-prompt", negative];
+        let run = generate(&scratch(name), &[&prompts[..], &all].concat());
+        pixels(&run.paths()[0])
+    };
+    let three = with("three", "<ti> and <xti> on a <neti>", "");
+    assert!(three != with("swapped", "<neti> and <xti> on a <ti>", ""));
+    let plain = with("plain", "snow", "");
+    for word in ["<ti>", "<xti>", "<neti>"] {
+        assert!(plain != with(&format!("no-{}", &word[1..3]), "snow", word), "{word} is avoided");
+    }
+    // In the negative prompt a mapper stands for its class.
+    assert_eq!(with("no-neti", "snow", "<neti>"), with("no-class", "snow", "cat"));
+}
+
+#[test]
+fn a_strength_goes_from_the_class_to_the_concept() {
+    for method in ["ti", "xti", "neti"] {
+        let at = |strength: &str| {
+            let file = format!("{},strength={strength}", concept(method));
+            drawn(&format!("{method}-{strength}"), &["--prompt", "a <cat>", "--concept", &file])
+        };
+        let learnt =
+            drawn(&format!("{method}-own"), &["--prompt", "a <cat>", "--concept", concept(method)]);
+        let class = drawn(&format!("{method}-class"), &["--prompt", "a cat"]);
+        let far = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(far(&at("1"), &learnt) <= Some(1), "{method}");
+        assert!(far(&at("0"), &class) <= Some(1), "{method}");
+        assert!(at("0.5") != learnt && at("0.5") != class, "{method}");
+    }
+}
+
+#[test]
+fn truncation_and_bypass_are_a_mapper_s_own() {
+    let with = |option: &str| {
+        let file = format!("{},{option}", concept("neti"));
+        generate(&scratch(&option.replace('=', "-")), &["--prompt", "a <cat>", "--concept", &file])
+    };
+    let own = drawn("own", &["--prompt", "a <cat>", "--concept", concept("neti")]);
+    assert_eq!(pixels(&with("truncate=16").paths()[0]), own, "all units");
+    assert_ne!(pixels(&with("truncate=2").paths()[0]), own);
+    assert_eq!(pixels(&with("bypass=0.2").paths()[0]), own, "the strength of its training");
+    assert_ne!(pixels(&with("bypass=0").paths()[0]), own);
+    with("truncate=17").refused(2, &["<cat>", "has 16 hidden units", "give 1 to 16"]);
+    with("bypass=11").refused(2, &["bypass is a number from 0 to 10"]);
+    with("color=1").refused(2, &["known: strength, truncate, bypass, layers"]);
+    let file = format!("{},truncate=2", concept("xti"));
+    generate(&scratch("x"), &["--prompt", "a <cat>", "--concept", &file])
+        .refused(2, &["<cat>", "no NeTI concept"]);
+}
+
+#[test]
+fn two_files_share_a_word_by_layers() {
+    let mix = |name: &str, first: &str, second: &str| {
+        let files = [format!("<mix>={first}"), format!("<mix>={second}")];
+        let arguments = ["--prompt", "a <mix>", "--concept", &files[0], "--concept", &files[1]];
+        generate(&scratch(name), &arguments)
+    };
+    let (shape, look) = (concept("xti"), concept("neti"));
+    let inner = format!("{shape},layers=4-9");
+    let outer = format!("{look},layers=0-3+10-15");
+    let mixed = pixels(&mix("mix", &inner, look).paths()[0]);
+    assert_eq!(mixed, pixels(&mix("explicit", &outer, &inner).paths()[0]));
+    let alone = |name: &str, file: &str| {
+        drawn(name, &["--prompt", "a <x>", "--concept", &format!("<x>={file}")])
+    };
+    assert!(mixed != alone("shape", shape) && mixed != alone("look", look));
+    mix("gap", &inner, &format!("{look},layers=0-3")).refused(2, &["layer 10 without a concept"]);
+    mix("twice", &inner, &format!("{look},layers=9")).refused(2, &["layer 9 twice"]);
+    mix("beyond", &format!("{shape},layers=16"), look).refused(2, &["layer 16", "0 to 15"]);
+    mix("none", shape, look).refused(2, &["two concepts are called <mix>"]);
+}
+
+#[test]
+fn a_base_with_other_layers_is_refused() {
+    let fewer = changed_base("sd1", "fewer", |folder| {
+        let file = folder.join("unet/config.json");
+        let text = fs::read_to_string(&file).expect("a configuration");
+        let changed = text.replacen("\"CrossAttnDownBlock2D\"", "\"DownBlock2D\"", 1);
+        fs::write(file, changed).expect("written");
+    });
+    for method in ["xti", "neti"] {
+        let arguments =
+            ["--prompt", "a <cat>", "--concept", concept(method), "--base", path(&fewer)];
+        generate(&scratch("other"), &arguments)
+            .refused(4, &["16 cross-attention layers", "has 14"]);
+    }
+}
+
+#[test]
+fn what_a_mapper_cannot_learn_from_is_refused() {
+    let out = scratch("refused");
+    let with = |more: &[&str]| train(&out, &[&["--method", "neti"], more].concat());
+    with(&["--vectors", "2"]).refused(2, &["vectors is 2", "NeTI learns 1"]);
+    with(&["--init", "two words"]).refused(2, &["one token", "--init object"]);
+    with(&["--init-random"]).refused(2, &["from a word"]);
+    with(&["--set", "time_anchors=3"]).refused(2, &["time_anchors is 3", "divide 1000"]);
+    with(&["--set", "nested_dropout=2"]).refused(2, &["nested_dropout is 2"]);
+    with(&["--set", "norm_mode=some"]).refused(2, &["norm_mode", "joint"]);
+    train(&out, &["--set", "norm_mode=joint"]).refused(2, &["'norm_mode' is unknown"]);
+}
+
+#[test]
+fn inspect_measures_and_names_the_nearest_words() {
+    for (method, layers) in [("ti", Value::Null), ("xti", 16.into()), ("neti", 16.into())] {
+        let arguments =
+            ["concept", "inspect", concept(method), "--base", path(base("sd1")), "--json"];
+        let report: Value = serde_json::from_str(&run(&arguments).out).expect("JSON");
+        let measured = &report["measured"];
+        assert_eq!(measured["layers"], layers);
+        let norms = measured["norms"].as_array().expect("norms").len();
+        assert_eq!(
+            norms,
+            match method {
+                "ti" => 1,
+                "xti" => 16,
+                _ => 160,
+            }
+        );
+        let rank = measured["effective_rank"].as_f64();
+        assert!(rank.is_none_or(|rank| (1.0..64.1).contains(&rank)), "{rank:?}");
+        assert_eq!(rank.is_none(), method == "ti");
+        assert_eq!(measured["vocabulary"]["nearest"].as_array().expect("words").len(), 5);
+        assert!(measured["vocabulary"]["class_cosine"].as_f64().expect("a number") <= 1.0);
+    }
+    // A concept that is a word's vector is nearest to that word.
+    let text = run(&["concept", "inspect", concept("ti"), "--base", path(base("sd1"))]);
+    assert!(text.out.contains("nearest     cat 0."), "{}", text.out);
+    let wide = scratch("wide.safetensors");
+    write_tensor(&wide, "emb_params", &[1, 96], 0.1);
+    run(&["concept", "inspect", path(&wide), "--base", path(base("sd1"))])
+        .refused(4, &["96", "64"]);
+}
