@@ -83,13 +83,17 @@ impl Conditioner {
         }
         let hidden = self.clip.blocks(&words, self.skip_last);
         let key = self.clip.final_norm(&hidden);
-        let mut value = key.shallow_clone();
+        let mut value = None;
         for concept in &entering {
-            value = concept.bypass(&hidden, &value, &|rows| self.clip.final_norm(rows));
+            let norm = |rows: &Tensor| self.clip.final_norm(rows);
+            value = concept.bypass(&hidden, value.as_ref().unwrap_or(&key), &norm).or(value);
         }
-        let at = |layer: i64| KeyValue {
-            key: key.narrow(0, layer * batch, batch),
-            value: value.narrow(0, layer * batch, batch),
+        let at = |layer: i64| {
+            let part = |x: &Tensor| x.narrow(0, layer * batch, batch);
+            match &value {
+                None => KeyValue::same(part(&key)),
+                Some(value) => KeyValue { key: part(&key), value: part(value) },
+            }
         };
         match layers {
             None => CrossAttnContext::Shared(at(0)),
@@ -144,14 +148,17 @@ impl Entering {
     }
 
     /// `value` with what only values see: at the concept's places the final norm of h + ‖h‖ b, where h is the
-    /// last block's output.
-    fn bypass(&self, hidden: &Tensor, value: &Tensor, norm: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
-        let Injection::InputWithBypass { bypass, .. } = &self.injection else {
-            return value.shallow_clone();
-        };
+    /// last block's output; nothing where the concept has no bypass.
+    fn bypass(
+        &self,
+        hidden: &Tensor,
+        value: &Tensor,
+        norm: &dyn Fn(&Tensor) -> Tensor,
+    ) -> Option<Tensor> {
+        let Injection::InputWithBypass { bypass, .. } = &self.injection else { return None };
         let h = hidden.flatten(0, 1).index_select(0, &self.places).to_kind(Kind::Float);
         let moved = bypassed(&h, &self.pick(bypass)).to_kind(hidden.kind());
-        self.replace(value, &norm(&moved))
+        Some(self.replace(value, &norm(&moved)))
     }
 
     /// `stacked` `[N, S, D]` with `rows` `[places, D]` in the places, out of place: one gather from both.
