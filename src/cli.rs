@@ -67,6 +67,29 @@ pub enum Command {
 /// `personalize concept ...`.
 #[derive(Subcommand)]
 pub enum ConceptCommand {
+    /// Fit an ordinary token to a ConES concept, for tools that know no other
+    Distill {
+        /// The ConES concept
+        file: PathBuf,
+        /// Folder of the base model that it was trained on
+        #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE")]
+        base: PathBuf,
+        /// The file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Optimiser steps
+        #[arg(long, default_value_t = 500)]
+        steps: u64,
+        /// Learning rate
+        #[arg(long, default_value_t = 1e-3)]
+        lr: f64,
+        /// auto, cpu, cuda or cuda:N
+        #[arg(long, default_value = "auto", env = "PERSONALIZE_DEVICE")]
+        device: String,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Show what a concept file holds
     Inspect {
         /// The file
@@ -140,6 +163,9 @@ pub struct TrainArgs {
     /// Start from random vectors
     #[arg(long)]
     init_random: bool,
+    /// Rows that ConES learns: noun, noun+tail:4, noun-replace or prompt
+    #[arg(long)]
+    slots: Option<String>,
     /// object, style, captions or a file with a {} in each line
     #[arg(long, value_name = "SET")]
     templates: Option<String>,
@@ -241,6 +267,7 @@ impl TrainArgs {
             ("vectors", small(self.vectors)),
             ("initializer", text(&self.init)),
             ("initializer_random", switch(self.init_random)),
+            ("slots", text(&self.slots)),
             ("templates", text(&self.templates)),
             ("resolution", small(self.resolution)),
             ("crop", text(&self.crop)),

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command, ConceptCommand};
+use pipelines::distill::DistillRequest;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -37,9 +38,25 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
-        Command::Concept { command: ConceptCommand::Inspect { file, base, json } } => {
-            commands::concept::inspect(&file, base.as_deref(), json)
-        }
+        Command::Concept { command } => match command {
+            ConceptCommand::Inspect { file, base, json } => {
+                commands::concept::inspect(&file, base.as_deref(), json)
+            }
+            ConceptCommand::Distill { file, base, output, steps, lr, device, force } => {
+                let device = device.parse()?;
+                let learning_rate = lr;
+                let concept = file;
+                commands::concept::distill(&DistillRequest {
+                    concept,
+                    base,
+                    output,
+                    force,
+                    steps,
+                    learning_rate,
+                    device,
+                })
+            }
+        },
         Command::Doctor { base } => commands::doctor::run(base.as_deref()),
         Command::Completions { shell } => commands::completions(shell),
         Command::RandomBase { like, output, precision } => {

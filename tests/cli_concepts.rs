@@ -18,14 +18,17 @@ fn path(path: &Path) -> &str {
 
 const SMALL: [&str; 4] = ["--set", "hidden_units=16", "--set", "batch_size=1"];
 
+const METHODS: [&str; 4] = ["ti", "xti", "neti", "cones"];
+
 /// A concept of this method, trained for two steps; its word is `<cat>`.
 fn concept(method: &str) -> &'static str {
-    static FILES: [OnceLock<PathBuf>; 3] = [const { OnceLock::new() }; 3];
-    let at = ["ti", "xti", "neti"].iter().position(|m| *m == method).expect("a method");
+    static FILES: [OnceLock<PathBuf>; 4] = [const { OnceLock::new() }; 4];
+    let at = METHODS.iter().position(|m| *m == method).expect("a method");
     path(FILES[at].get_or_init(|| {
         let out = scratch(&format!("learnt-{method}"));
         let small: &[&str] = if method == "neti" { &SMALL } else { &[] };
         let more = ["--method", method, "--gradient-accumulation", "1", "--lr", "0.01"];
+        let more = [&more[..], &["--set", "warmup_steps=0"]].concat();
         let trained = train(&out, &[&more, small].concat());
         assert_eq!(trained.err, "");
         trained.paths().remove(0)
@@ -68,7 +71,7 @@ fn a_mapper_goes_on_from_its_state_to_the_same_weights_to_the_bit() {
 
 #[test]
 fn every_method_draws_with_any_number_of_steps_and_any_sampler() {
-    for method in ["ti", "xti", "neti"] {
+    for method in METHODS {
         let plain = ["--prompt", "a photo of <cat>", "--concept", concept(method)];
         for (i, more) in
             [["--steps", "1"], ["--steps", "7"], ["--sampler", "heun"], ["--sampler", "euler_a"]]
@@ -91,17 +94,17 @@ fn samples_of_a_mapper_are_drawn_while_it_is_trained() {
 
 #[test]
 fn concepts_of_different_methods_share_a_prompt_and_the_negative_prompt() {
-    let named = ["ti", "xti", "neti"].map(|m| format!("<{m}>={}", concept(m)));
+    let named = METHODS.map(|m| format!("<{m}>={}", concept(m)));
     let all: Vec<&str> = named.iter().flat_map(|n| ["--concept", n.as_str()]).collect();
     let with = |name: &str, prompt: &str, negative: &str| {
         let prompts = ["--prompt", prompt, "--negative-prompt", negative];
         let run = generate(&scratch(name), &[&prompts[..], &all].concat());
         pixels(&run.paths()[0])
     };
-    let three = with("three", "<ti> and <xti> on a <neti>", "");
-    assert!(three != with("swapped", "<neti> and <xti> on a <ti>", ""));
+    let all_four = with("four", "<ti> and <xti> on a <neti> in <cones>", "");
+    assert!(all_four != with("swapped", "<neti> and <xti> on a <ti> in <cones>", ""));
     let plain = with("plain", "snow", "");
-    for word in ["<ti>", "<xti>", "<neti>"] {
+    for word in ["<ti>", "<xti>", "<neti>", "<cones>"] {
         assert!(plain != with(&format!("no-{}", &word[1..3]), "snow", word), "{word} is avoided");
     }
     // In the negative prompt a mapper stands for its class.
@@ -110,7 +113,7 @@ fn concepts_of_different_methods_share_a_prompt_and_the_negative_prompt() {
 
 #[test]
 fn a_strength_goes_from_the_class_to_the_concept() {
-    for method in ["ti", "xti", "neti"] {
+    for method in METHODS {
         let at = |strength: &str| {
             let file = format!("{},strength={strength}", concept(method));
             drawn(&format!("{method}-{strength}"), &["--prompt", "a <cat>", "--concept", &file])
@@ -193,6 +196,72 @@ fn what_a_mapper_cannot_learn_from_is_refused() {
     with(&["--set", "nested_dropout=2"]).refused(2, &["nested_dropout is 2"]);
     with(&["--set", "norm_mode=some"]).refused(2, &["norm_mode", "joint"]);
     train(&out, &["--set", "norm_mode=joint"]).refused(2, &["'norm_mode' is unknown"]);
+}
+
+#[test]
+fn a_residual_is_learnt_in_every_slot_and_goes_on_to_the_bit() {
+    let rows = |folder: &Path, key: &str| -> Tensor {
+        let file = ConceptFile::read(&folder.join("cat.safetensors")).expect("a concept");
+        file.tensors().find(|(name, _)| *name == key).expect("rows").1.copy()
+    };
+    let with = |name: &str, more: &[&str]| {
+        let out = scratch(name);
+        let all = ["--method", "cones", "--set", "warmup_steps=0", "--gradient-accumulation", "1"];
+        let sampling = ["--sample-prompt", "{}", "--sample-every", "1", "--set", "sample_steps=2"];
+        train(&out, &[&all, &sampling[..], more].concat()).paths();
+        assert!(out.join("samples/000002-0.png").is_file());
+        out
+    };
+    for (slots, key, count) in [
+        ("noun", "noun_residual", 1),
+        ("noun-replace", "noun_rows", 1),
+        ("noun+tail:4", "tail", 4),
+        ("prompt", "prompt_rows", 77),
+    ] {
+        let folder = with(&slots.replace([':', '+'], "-"), &["--slots", slots]);
+        assert_eq!(rows(&folder, key).size(), [count, 64], "{slots}");
+        assert!(rows(&folder, key).abs().sum(tch::Kind::Float).double_value(&[]) > 0.0, "{slots}");
+    }
+    let constant = ["--slots", "noun+tail:2", "--lr-schedule", "constant"];
+    let stopped = with("cones-stopped", &constant);
+    train(
+        &stopped,
+        &[
+            &["--method", "cones", "--set", "warmup_steps=0", "--gradient-accumulation", "1"],
+            &constant[..],
+            &["--resume", "--steps", "4"],
+        ]
+        .concat(),
+    )
+    .paths();
+    let whole = with("cones-whole", &[&constant[..], &["--steps", "4"]].concat());
+    for key in ["noun_residual", "tail"] {
+        assert_eq!(rows(&stopped, key), rows(&whole, key), "{key}");
+    }
+    let out = scratch("cones-refused");
+    let refused = |more: &[&str]| train(&out, &[&["--method", "cones"], more].concat());
+    refused(&["--slots", "verb"]).refused(2, &["noun+tail:4", "noun-replace"]);
+    refused(&["--slots", "prompt+tail:4"]).refused(2, &["no such tail"]);
+    refused(&["--init-random"]).refused(2, &["words of a class"]);
+}
+
+#[test]
+fn a_residual_is_distilled_to_a_token_that_is_nearer_to_it_than_its_class() {
+    let file = scratch("token.safetensors");
+    let command =
+        ["concept", "distill", concept("cones"), "--base", path(base("sd1")), "--steps", "40"];
+    let output = ["--output", path(&file), "--lr", "0.005", "--device", "cpu"];
+    let run = cli::run(&[&command[..], &output].concat());
+    assert_eq!(run.code, 0, "{}", run.err);
+    let share = run.err.split("misses ").nth(1).and_then(|text| text.split('%').next());
+    let share: f64 = share.expect("a share").parse().expect("a number");
+    assert!(share < 90.0, "{share}% missed");
+    let token = ConceptFile::read(&file).expect("a concept");
+    assert_eq!((token.record.method.as_str(), token.num_vectors()), ("ti", 1));
+    drawn("distilled", &["--prompt", "a <cat>", "--concept", path(&file)]);
+    cli::run(&[&command[..], &output].concat()).refused(2, &["is there already", "--force"]);
+    let plain = ["concept", "distill", concept("ti"), "--base", path(base("sd1"))];
+    cli::run(&[&plain[..], &["--output", "x.safetensors"]].concat()).refused(2, &["only ConES"]);
 }
 
 #[test]

@@ -24,8 +24,26 @@ pub trait Concept {
     /// What enters at each of N sites.
     fn inject(&self, site: &Site<'_>) -> Injection;
 
+    /// The ids that CLIP reads in its place, n of them, where it enters only afterwards; else none.
+    fn words(&self) -> &[i64] {
+        &[]
+    }
+
+    /// Rows of padding at a prompt's end that it takes besides; its injection holds them behind its n positions.
+    fn tail(&self) -> usize {
+        0
+    }
+
+    /// Whether it is all of a prompt, start, end and padding, and stands in no other text.
+    fn is_whole_prompt(&self) -> bool {
+        false
+    }
+
     /// What is learnt, f32 leaves in a fixed order.
     fn parameters(&self) -> Vec<Tensor>;
+
+    /// Brings what is learnt back to what is allowed; follows each optimiser step.
+    fn after_step(&self) {}
 
     /// What its file keeps: names and f32 tensors.
     fn tensors(&self) -> Vec<(String, Tensor)>;
@@ -82,6 +100,23 @@ pub enum Injection {
         /// `[1 or N, n, D]`; multiplied by the length of the row that it is added to.
         bypass: Tensor,
     },
+    /// Rows after CLIP, for keys and values: a share of what is there, and something else.
+    Output {
+        /// `[1, n, 1]`, what a row is multiplied by.
+        keep: Tensor,
+        /// `[1, n, D]`, what is added then.
+        add: Tensor,
+    },
+}
+
+impl Injection {
+    /// What goes into CLIP, if anything does.
+    pub fn input(&self) -> Option<&Tensor> {
+        match self {
+            Self::Input(input) | Self::InputWithBypass { input, .. } => Some(input),
+            Self::Output { .. } => None,
+        }
+    }
 }
 
 /// The N places in time and U-Net for which a prompt is encoded at once.

@@ -1,9 +1,11 @@
 //! The only place where prompts, concepts and CLIP meet.
 
+use std::collections::HashMap;
+
 use models::clip::ClipText;
 use models::tokenizer::Tokenizer;
 use models::unet::{CrossAttnContext, KeyValue};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::{Concept, Initializer, Injection, Overflow, PromptError, PromptTokens, Site};
@@ -11,14 +13,21 @@ use crate::{Concept, Initializer, Injection, Overflow, PromptError, PromptTokens
 /// Turns prompts into what the U-Net attends to.
 pub struct Conditioner {
     tokenizer: Tokenizer,
-    clip: ClipText,
-    skip_last: usize,
+    encoder: Encoder,
+}
+
+/// Where the rows of a prompt come from.
+enum Encoder {
+    /// From CLIP, some of its last blocks left out.
+    Clip { clip: ClipText, skip_last: usize },
+    /// From memory, by the ids: `[1, S, D]` each.
+    Stored(HashMap<Vec<i64>, Tensor>),
 }
 
 impl Conditioner {
     /// From a base's tokenizer and text encoder; `skip_last` blocks of it are left out ("clip skip" 2 is 1).
     pub fn new(tokenizer: Tokenizer, clip: ClipText, skip_last: usize) -> Self {
-        Self { tokenizer, clip, skip_last }
+        Self { tokenizer, encoder: Encoder::Clip { clip, skip_last } }
     }
 
     /// Tokenises a prompt with `concepts` in it.
@@ -31,19 +40,46 @@ impl Conditioner {
         PromptTokens::new(prompt, concepts, &self.tokenizer, overflow)
     }
 
+    /// The ids of a word or phrase.
+    pub fn words(&self, phrase: &str) -> Vec<i64> {
+        self.tokenizer.encode(phrase)
+    }
+
+    /// S, the length of a prompt.
+    pub fn length(&self) -> usize {
+        self.tokenizer.length()
+    }
+
     /// What a word or phrase starts a concept from; an empty phrase has no tokens.
     pub fn initializer(&self, phrase: &str) -> Initializer {
-        Initializer::Tokens(self.tokenizer.encode(phrase))
+        Initializer::Tokens(self.words(phrase))
     }
 
     /// The base's table of token vectors, `[rows, D]`.
+    ///
+    /// Panics after [`Conditioner::release_encoder`].
     pub fn token_table(&self) -> &Tensor {
-        self.clip.token_table()
+        match &self.encoder {
+            Encoder::Clip { clip, .. } => clip.token_table(),
+            Encoder::Stored(_) => panic!("the text encoder was released"),
+        }
+    }
+
+    /// Encodes these prompts for the last time and lets go of CLIP. Only they can be encoded from now on, and
+    /// only concepts that enter after CLIP can be in them.
+    pub fn release_encoder(&mut self, prompts: &[&PromptTokens]) {
+        let Encoder::Clip { clip, skip_last } = &self.encoder else { return };
+        let encode = |prompt: &&PromptTokens| {
+            let ids = Tensor::from_slice(&prompt.ids).unsqueeze(0).to_device(clip.device()); // [1, S]
+            let rows = clip.final_norm(&clip.blocks(&clip.embed_tokens(&ids), *skip_last));
+            (prompt.ids.clone(), rows)
+        };
+        self.encoder = Encoder::Stored(tch::no_grad(|| prompts.iter().map(encode).collect()));
     }
 
     /// [`Conditioner::encode_at`] for concepts that do not vary with time, drawn as they are.
     pub fn encode(&self, prompts: &[&PromptTokens], concepts: &[&dyn Concept]) -> CrossAttnContext {
-        let any = Tensor::zeros([1], (Kind::Float, self.clip.device()));
+        let any = Tensor::zeros([1], (Kind::Float, Device::Cpu));
         self.encode_at(prompts, concepts, &any, None)
     }
 
@@ -59,7 +95,10 @@ impl Conditioner {
         timesteps: &Tensor,
         draw: Option<&Generator>,
     ) -> CrossAttnContext {
-        let device = self.clip.device();
+        let device = match &self.encoder {
+            Encoder::Clip { clip, .. } => clip.device(),
+            Encoder::Stored(rows) => rows.values().next().map_or(Device::Cpu, Tensor::device),
+        };
         let batch = prompts.len() as i64;
         let used = |concept: usize| {
             prompts.iter().any(|p| p.slots.iter().any(|slot| slot.concept == concept))
@@ -75,18 +114,15 @@ impl Conditioner {
             .map(|i| Entering::new(i, concepts[i].inject(&site), prompts, &site))
             .collect();
 
-        let ids: Vec<Tensor> = prompts.iter().map(|p| Tensor::from_slice(&p.ids)).collect();
-        let ids = Tensor::stack(&ids, 0).to_device(device); // [B, S]
-        let mut words = self.clip.embed_tokens(&ids).repeat([site.layer_count, 1, 1]); // [N, S, D]
+        let (mut key, mut value) = match &self.encoder {
+            Encoder::Clip { clip, skip_last } => {
+                through(clip, *skip_last, prompts, &entering, &site)
+            }
+            Encoder::Stored(rows) => (stored(rows, prompts), None),
+        };
         for concept in &entering {
-            words = concept.replace_words(&words);
-        }
-        let hidden = self.clip.blocks(&words, self.skip_last);
-        let key = self.clip.final_norm(&hidden);
-        let mut value = None;
-        for concept in &entering {
-            let norm = |rows: &Tensor| self.clip.final_norm(rows);
-            value = concept.bypass(&hidden, value.as_ref().unwrap_or(&key), &norm).or(value);
+            value = value.map(|value| concept.change_output(&value));
+            key = concept.change_output(&key);
         }
         let at = |layer: i64| {
             let part = |x: &Tensor| x.narrow(0, layer * batch, batch);
@@ -100,6 +136,36 @@ impl Conditioner {
             Some(layers) => CrossAttnContext::PerLayer((0..layers).map(at).collect()),
         }
     }
+}
+
+/// Prompts through CLIP: keys `[N, S, D]`, and values where they are others.
+fn through(
+    clip: &ClipText,
+    skip_last: usize,
+    prompts: &[&PromptTokens],
+    entering: &[Entering],
+    site: &Site<'_>,
+) -> (Tensor, Option<Tensor>) {
+    let ids: Vec<Tensor> = prompts.iter().map(|p| Tensor::from_slice(&p.ids)).collect();
+    let ids = Tensor::stack(&ids, 0).to_device(clip.device()); // [B, S]
+    let mut words = clip.embed_tokens(&ids).repeat([site.layer_count, 1, 1]); // [N, S, D]
+    for concept in entering {
+        words = concept.replace_words(&words);
+    }
+    let hidden = clip.blocks(&words, skip_last);
+    let key = clip.final_norm(&hidden);
+    let mut value = None;
+    for concept in entering {
+        let norm = |rows: &Tensor| clip.final_norm(rows);
+        value = concept.bypass(&hidden, value.as_ref().unwrap_or(&key), &norm).or(value);
+    }
+    (key, value)
+}
+
+/// Prompts that were encoded before, `[B, S, D]`.
+fn stored(rows: &HashMap<Vec<i64>, Tensor>, prompts: &[&PromptTokens]) -> Tensor {
+    let rows: Vec<&Tensor> = prompts.iter().map(|prompt| &rows[&prompt.ids]).collect();
+    Tensor::cat(&rows, 0)
 }
 
 /// A concept's injection with the places in the stacked prompts `[N, S, D]` that it goes to.
@@ -120,8 +186,12 @@ impl Entering {
         prompts: &[&PromptTokens],
         site: &Site<'_>,
     ) -> Self {
-        let (Injection::Input(input) | Injection::InputWithBypass { input, .. }) = &injection;
-        let size = input.size();
+        let rows_of = match &injection {
+            Injection::Input(rows)
+            | Injection::InputWithBypass { input: rows, .. }
+            | Injection::Output { add: rows, .. } => rows,
+        };
+        let (size, device) = (rows_of.size(), rows_of.device());
         let (copies, tokens) = (size[0], size[1]);
         let (mut rows, mut sources) = (Vec::new(), Vec::new());
         for n in 0..site.layers.size()[0] {
@@ -132,7 +202,7 @@ impl Entering {
                 sources.push(copy * tokens + slot.vector as i64);
             }
         }
-        let index = |rows: &[i64]| Tensor::from_slice(rows).to_device(input.device());
+        let index = |rows: &[i64]| Tensor::from_slice(rows).to_device(device);
         Self { places: index(&rows), sources: index(&sources), rows, injection }
     }
 
@@ -143,8 +213,20 @@ impl Entering {
 
     /// Puts the token vectors into their slots.
     fn replace_words(&self, words: &Tensor) -> Tensor {
-        let (Injection::Input(input) | Injection::InputWithBypass { input, .. }) = &self.injection;
-        self.replace(&words.to_kind(Kind::Float), &self.pick(input))
+        match self.injection.input() {
+            Some(input) => self.replace(&words.to_kind(Kind::Float), &self.pick(input)),
+            None => words.shallow_clone(),
+        }
+    }
+
+    /// Changes rows of the context `[N, S, D]`.
+    fn change_output(&self, context: &Tensor) -> Tensor {
+        let Injection::Output { keep, add } = &self.injection else {
+            return context.shallow_clone();
+        };
+        let rows = context.flatten(0, 1).index_select(0, &self.places).to_kind(Kind::Float);
+        let rows = rows * self.pick(keep) + self.pick(add);
+        self.replace(context, &rows.to_kind(context.kind()))
     }
 
     /// `value` with what only values see: at the concept's places the final norm of h + ‖h‖ b, where h is the

@@ -7,6 +7,7 @@
 
 mod concept;
 mod conditioner;
+mod cones;
 pub mod file;
 mod mixed;
 mod neti;
@@ -16,6 +17,7 @@ mod xti;
 
 pub use concept::{Adjustment, Concept, Injection, Site, Varies};
 pub use conditioner::Conditioner;
+pub use cones::{Cones, ConesRows, ConesSettings};
 pub use mixed::Mixed;
 pub use neti::{Mapper, MapperConfig, Neti, NetiSettings, NormMode};
 pub use prompt::{Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in};

@@ -14,7 +14,7 @@ pub struct Mixed {
 }
 
 impl Mixed {
-    /// From concepts of as many tokens; `part_of_layer` gives the part for each of the base's layers.
+    /// From concepts of as many tokens, all of which enter before CLIP; `part_of_layer` gives the part for each of the base's layers.
     pub fn new(parts: Vec<Box<dyn Concept>>, part_of_layer: Vec<i64>) -> Self {
         Self { parts, part_of_layer }
     }
@@ -61,6 +61,7 @@ impl Concept for Mixed {
             let (input, bypass) = match part.inject(site) {
                 Injection::Input(input) => (input, None),
                 Injection::InputWithBypass { input, bypass } => (input, Some(bypass)),
+                Injection::Output { .. } => unreachable!("only what enters before CLIP is mixed"),
             };
             passes |= bypass.is_some();
             bypasses.push(bypass.unwrap_or_else(|| input.zeros_like()));

@@ -10,7 +10,8 @@ use crate::Concept;
 /// A tokenised prompt: start, words, end, padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTokens {
-    /// `S` ids; where a slot is, the id is the padding's and means nothing.
+    /// `S` ids; where a slot is, the id is what CLIP reads in the concept's place, or the padding's, which means
+    /// nothing there.
     pub ids: Vec<i64>,
     /// Where concepts enter, in order.
     pub slots: Vec<Slot>,
@@ -85,6 +86,17 @@ pub enum PromptError {
         /// The concept's word.
         placeholder: String,
     },
+    /// Other text beside a concept that is the whole prompt.
+    #[error(
+        "the prompt '{}' has other text beside {placeholder}, which was learnt as a whole prompt; give '{placeholder}' alone, or train with --slots noun",
+        start_of(prompt)
+    )]
+    NotAlone {
+        /// The prompt.
+        prompt: String,
+        /// The concept's word.
+        placeholder: String,
+    },
     /// A word that cannot stand for a concept.
     #[error("the concept's word '{}' {why}; use a word such as <my-cat>", start_of(&word.escape_debug().to_string()))]
     BadPlaceholder {
@@ -151,7 +163,7 @@ impl PromptTokens {
         overflow: Overflow,
     ) -> Result<Self, PromptError> {
         refuse_unknown(prompt, concepts)?;
-        let limit = tokenizer.length() - 2;
+        let mut tails = Vec::new(); // concepts whose tail the prompt's end holds
         let mut tokens = Vec::new(); // (id or slot, the byte of the prompt where it starts)
         let mut rest = 0;
         while rest < prompt.len() {
@@ -161,10 +173,24 @@ impl PromptTokens {
                 tokens.push((Token::Word(id), rest + span.start));
             }
             let Some((at, concept)) = found else { break };
+            let words = concepts[concept].words();
+            let slot = |vector| Token::Slot { concept, vector, word: words.get(vector).copied() };
             let vectors = 0..concepts[concept].num_tokens();
-            tokens.extend(vectors.map(|vector| (Token::Slot { concept, vector }, at)));
+            tokens.extend(vectors.map(|vector| (slot(vector), at)));
             rest = at + concepts[concept].placeholder().len();
+            if !tails.contains(&concept) {
+                tails.push(concept);
+            }
         }
+        let whole = tails.iter().copied().find(|&concept| concepts[concept].is_whole_prompt());
+        if let Some(concept) = whole
+            && tokens.len() != concepts[concept].num_tokens()
+        {
+            let placeholder = concepts[concept].placeholder().to_owned();
+            return Err(PromptError::NotAlone { prompt: prompt.to_owned(), placeholder });
+        }
+        let tail = |concept: &usize| concepts[*concept].tail();
+        let limit = (tokenizer.length() - 2).saturating_sub(tails.iter().map(tail).sum());
         if let Some(&(_, byte)) = tokens.get(limit) {
             if overflow == Overflow::Refuse {
                 // A token may be a part of a character.
@@ -188,7 +214,29 @@ impl PromptTokens {
                 });
             }
         }
-        Ok(Self::framed(tokens.into_iter().map(|(token, _)| token), tokenizer))
+        let mut framed = Self::framed(tokens.into_iter().map(|(token, _)| token), tokenizer);
+        match whole {
+            Some(concept) => framed.take_over(concept),
+            None => framed.append_tails(tails.into_iter().map(|i| (i, concepts[i]))),
+        }
+        Ok(framed)
+    }
+
+    /// Gives every position to one concept.
+    fn take_over(&mut self, concept: usize) {
+        let all = 0..self.ids.len();
+        self.slots = all.map(|i| Slot { position: i, concept, vector: i }).collect();
+    }
+
+    /// Gives the last positions to the concepts' tails.
+    fn append_tails<'a>(&mut self, concepts: impl Iterator<Item = (usize, &'a dyn Concept)>) {
+        let mut position = self.ids.len();
+        for (concept, learnt) in concepts {
+            position -= learnt.tail();
+            let first = learnt.num_tokens();
+            let slot = |i| Slot { position: position + i, concept, vector: first + i };
+            self.slots.extend((0..learnt.tail()).map(slot));
+        }
     }
 
     fn framed(tokens: impl Iterator<Item = Token>, tokenizer: &Tokenizer) -> Self {
@@ -196,9 +244,9 @@ impl PromptTokens {
         for token in tokens {
             match token {
                 Token::Word(id) => ids.push(id),
-                Token::Slot { concept, vector } => {
+                Token::Slot { concept, vector, word } => {
                     slots.push(Slot { position: ids.len(), concept, vector });
-                    ids.push(tokenizer.pad());
+                    ids.push(word.unwrap_or(tokenizer.pad()));
                 }
             }
         }
@@ -212,7 +260,7 @@ impl PromptTokens {
 #[derive(Clone, Copy)]
 enum Token {
     Word(i64),
-    Slot { concept: usize, vector: usize },
+    Slot { concept: usize, vector: usize, word: Option<i64> },
 }
 
 fn refuse_unknown(prompt: &str, concepts: &[&dyn Concept]) -> Result<(), PromptError> {

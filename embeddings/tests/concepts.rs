@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use embeddings::file::ConceptFile;
 use embeddings::{
-    Adjustment, Concept, Conditioner, MapperConfig, Mixed, Neti, NetiSettings, NormMode, Overflow,
-    TextualInversion, Varies, Xti,
+    Adjustment, Concept, Conditioner, Cones, ConesRows, ConesSettings, MapperConfig, Mixed, Neti,
+    NetiSettings, NormMode, Overflow, TextualInversion, Varies, Xti,
 };
 use models::clip::{ClipText, ClipTextConfig};
 use models::params::Params;
@@ -179,19 +179,146 @@ fn at_strength_zero_every_method_is_the_plain_word_of_its_class() {
     }
 }
 
+fn cones(
+    word: &str,
+    rows: ConesRows,
+    words: &str,
+    values: &Tensor,
+    tail: Option<&Tensor>,
+) -> Cones {
+    let words = Tokenizer::open(&fixtures().join("tokenizer")).unwrap().encode(words);
+    let settings = ConesSettings { rows, words, limits: Vec::new(), tail_strength: 1.0 };
+    Cones::new(word, settings, values, tail)
+}
+
+#[test]
+fn a_residual_of_zero_or_strength_zero_is_the_class_to_the_bit_and_another_changes_its_rows_only() {
+    let conditioner = conditioner();
+    let encode = |prompt: &str, concepts: &[&dyn Concept]| {
+        shared(encode(&conditioner, &[prompt], concepts, &[0.0])).value
+    };
+    let count = conditioner.words("old cat").len() as i64;
+    assert!(count > 1, "a class of several tokens");
+    let concept = |values: &Tensor| cones("<x>", ConesRows::Noun, "old cat", values, None);
+    let (zero, one) = (random(1, &[count, WIDTH]) * 0.0, random(1, &[count, WIDTH]) * 50.0);
+    for prompt in ["<x> in the snow", "a photo of <x>", "<x> beside a <x> here"] {
+        let class = encode(&prompt.replace("<x>", "old cat"), &[]);
+        assert_eq!(encode(prompt, &[&concept(&zero)]), class);
+        let mut off = concept(&one);
+        off.adjust(&Adjustment { strength: Some(0.0), ..Adjustment::default() }).unwrap();
+        assert_eq!(encode(prompt, &[&off]), class);
+        let learnt = concept(&one);
+        let tokens = conditioner.tokenize(prompt, &[&learnt], Overflow::Refuse).unwrap();
+        let moved = encode(prompt, &[&learnt]) - &class;
+        for position in 0..77 {
+            let row = moved.select(1, position).squeeze_dim(0);
+            match tokens.slots.iter().find(|slot| slot.position == position as usize) {
+                Some(slot) => assert!(apart(&row, &one.get(slot.vector as i64)) < 1e-5),
+                None => assert_eq!(row.abs().max().double_value(&[]), 0.0, "row {position}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn two_residuals_keep_out_of_each_other_s_rows() {
+    let conditioner = conditioner();
+    let values = |seed| random(seed, &[1, WIDTH]) * 50.0;
+    let cat = cones("<a>", ConesRows::Noun, "cat", &values(1), None);
+    let dog = cones("<b>", ConesRows::Noun, "dog", &values(2), None);
+    let prompt = "a <a> beside a <b>";
+    let both = shared(encode(&conditioner, &[prompt], &[&cat, &dog], &[0.0])).key;
+    let alone = |word: &str, other: &str, concept: &Cones| {
+        let prompt = prompt.replace(word, other);
+        shared(encode(&conditioner, &[prompt.as_str()], &[concept], &[0.0])).key
+    };
+    let plain = shared(encode(&conditioner, &["a cat beside a dog"], &[], &[0.0])).key;
+    let sum = alone("<b>", "dog", &cat) + alone("<a>", "cat", &dog) - plain;
+    assert!(apart(&both, &sum) < 1e-5);
+}
+
+#[test]
+fn replaced_rows_a_tail_and_a_whole_prompt_stand_where_they_should() {
+    let conditioner = conditioner();
+    let encode = |prompt: &str, concepts: &[&dyn Concept]| {
+        shared(encode(&conditioner, &[prompt], concepts, &[0.0])).key.squeeze_dim(0)
+    };
+    let class = encode("a photo of cat", &[]);
+    let rows = random(3, &[1, WIDTH]) * 50.0;
+    let replace = cones("<x>", ConesRows::NounReplace, "cat", &rows, None);
+    let found = encode("a photo of <x>", &[&replace]);
+    assert!(apart(&found.narrow(0, 4, 1), &rows) < 1e-6);
+    assert_eq!(found.narrow(0, 0, 4), class.narrow(0, 0, 4));
+    assert_eq!(found.narrow(0, 5, 72), class.narrow(0, 5, 72));
+
+    let tail = random(4, &[3, WIDTH]) * 50.0;
+    let with_tail = cones("<x>", ConesRows::Noun, "cat", &(&rows * 0.0), Some(&tail));
+    let found = encode("a photo of <x>", &[&with_tail]);
+    assert!(apart(&found.narrow(0, 74, 3), &tail) < 1e-6);
+    assert_eq!(found.narrow(0, 0, 74), class.narrow(0, 0, 74));
+    let long = format!("<x> {}", "snow ".repeat(72));
+    let error = conditioner.tokenize(&long, &[&with_tail], Overflow::Refuse).unwrap_err();
+    assert!(error.to_string().contains("72 fit"), "{error}");
+
+    let whole = random(5, &[77, WIDTH]) * 50.0;
+    let prompt = cones("<x>", ConesRows::Prompt, "cat", &whole, None);
+    assert!(apart(&encode("<x>", &[&prompt]), &whole) < 1e-6);
+    let error = conditioner.tokenize("a <x>", &[&prompt], Overflow::Refuse).unwrap_err();
+    assert!(error.to_string().contains("other text beside <x>"), "{error}");
+}
+
+#[test]
+fn without_the_text_encoder_the_context_and_its_gradient_stay_as_they_were() {
+    let conditioner = conditioner();
+    let concept = cones("<x>", ConesRows::Noun, "cat", &(random(1, &[1, WIDTH]) * 50.0), None);
+    let prompts = ["a photo of <x>", "<x> in the snow"]
+        .map(|p| conditioner.tokenize(p, &[&concept], Overflow::Refuse).unwrap());
+    let gradient = |conditioner: &Conditioner| {
+        let key = shared(conditioner.encode(&prompts.each_ref(), &[&concept])).key;
+        let loss = key.square().sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[loss], &concept.parameters(), false, false);
+        (key.detach(), gradient[0].copy())
+    };
+    let with = gradient(&conditioner);
+    let mut released = conditioner;
+    released.release_encoder(&prompts.each_ref());
+    let without = gradient(&released);
+    assert!(apart(&with.0, &without.0) < 1e-6 && apart(&with.1, &without.1) < 1e-4);
+    assert!(with.1.abs().max().double_value(&[]) > 1.0);
+}
+
+#[test]
+fn a_step_beyond_the_limit_is_brought_back_and_a_shorter_one_is_not() {
+    let concept = cones("<x>", ConesRows::Noun, "cat", &(random(1, &[1, WIDTH]) * 50.0), None);
+    let limited = |limit: f64| {
+        let settings = ConesSettings { limits: vec![limit], ..concept.cones_settings().clone() };
+        let limited = Cones::new("<x>", settings, &concept.parameters()[0], None);
+        limited.after_step();
+        limited.parameters()[0].detach().copy()
+    };
+    let before = concept.parameters()[0].detach().copy();
+    let length = before.norm().double_value(&[]);
+    assert_eq!(limited(length * 1.01), before);
+    let shorter = limited(length / 2.0);
+    assert!((shorter.norm().double_value(&[]) * 2.0 - length).abs() < 1e-5 * length);
+    assert!(apart(&(shorter * 2.0), &before) < 1e-5, "the direction is kept");
+}
+
 #[test]
 fn concepts_of_all_methods_share_a_prompt_and_a_batch() {
     let conditioner = conditioner();
     let class = conditioner.token_table().narrow(0, 300, 1);
-    let (a, b, c) = (
+    let (a, b, c, d) = (
         TextualInversion::new("<a>", &random(1, &[2, WIDTH])),
         Xti::new("<b>", &random(2, &[LAYERS, 1, WIDTH])),
         neti("<c>", &class),
+        cones("<d>", ConesRows::Noun, "cat", &(random(3, &[1, WIDTH]) * 50.0), None),
     );
-    let concepts: [&dyn Concept; 3] = [&a, &b, &c];
-    let prompts = ["<c> and <a> beside a <b>", "a <c> twice <c>", "only snow"];
-    let both = layers(encode(&conditioner, &prompts, &concepts, &[900.0, 10.0, 500.0]));
-    for (i, (prompt, timestep)) in prompts.iter().zip([900.0, 10.0, 500.0]).enumerate() {
+    let concepts: [&dyn Concept; 4] = [&a, &b, &c, &d];
+    let prompts = ["<c> and <a> beside a <b> on <d>", "a <c> twice <c>", "a <d>", "only snow"];
+    let timesteps = [900.0, 10.0, 500.0, 3.0];
+    let both = layers(encode(&conditioner, &prompts, &concepts, &timesteps));
+    for (i, (prompt, timestep)) in prompts.iter().zip(timesteps).enumerate() {
         let alone = encode(&conditioner, &[prompt], &concepts, &[timestep]);
         for (layer, kv) in both.iter().enumerate() {
             let alone = match &alone {
@@ -257,6 +384,17 @@ fn every_method_comes_back_from_its_file() {
         ("ti", "1", Box::new(TextualInversion::new("<x>", &random(1, &[3, WIDTH])))),
         ("xti", "2", Box::new(Xti::new("<x>", &random(2, &[LAYERS, 2, WIDTH])))),
         ("neti", "2", Box::new(neti("<x>", &class))),
+        (
+            "cones",
+            "2",
+            Box::new(cones(
+                "<x>",
+                ConesRows::Noun,
+                "cat",
+                &random(3, &[1, WIDTH]),
+                Some(&random(4, &[2, WIDTH])),
+            )),
+        ),
     ];
     for (method, version, concept) in &concepts {
         let record = serde_json::json!({ "method": method, "token": "<x>", "class": "cat" });

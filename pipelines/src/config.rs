@@ -9,10 +9,11 @@ pub use toml::{Table, Value};
 use crate::{Error, Precision, photos::Crop};
 
 /// A training method and the preset that lists all its keys.
-const PRESETS: [(&str, &str); 3] = [
+const PRESETS: [(&str, &str); 4] = [
     ("ti", include_str!("../../configs/train/ti.toml")),
     ("xti", include_str!("../../configs/train/xti.toml")),
     ("neti", include_str!("../../configs/train/neti.toml")),
+    ("cones", include_str!("../../configs/train/cones.toml")),
 ];
 
 /// Everything that a training run reads; `configs/train/` explains each key and holds its default. What is an
@@ -38,6 +39,9 @@ pub struct TrainConfig {
     pub sigma_time: Option<f64>,
     pub sigma_layer: Option<f64>,
     pub time_anchors: Option<u32>,
+    pub slots: Option<String>,
+    pub cap: Option<f64>,
+    pub tail_strength: Option<f64>,
     pub resolution: u32,
     pub crop: Crop,
     pub flip: bool,

@@ -29,7 +29,7 @@ pub struct Inspection {
     /// How many dimensions these vectors fill: the exponential of the entropy of their singular values (Roy and
     /// Vetterli 2007). Only where there are several for one place in the prompt.
     pub effective_rank: Option<f64>,
-    /// What a base's vocabulary says.
+    /// What a base's vocabulary says of a concept that enters before CLIP.
     pub vocabulary: Option<Vocabulary>,
 }
 
@@ -52,6 +52,8 @@ pub fn inspect(file: &ConceptFile, base: Option<&Path>) -> Result<Inspection, Er
         let norms = Vec::try_from(lengths(&vectors)).expect("a flat tensor of numbers");
         let varies = concept.varies();
         let effective_rank = varies.layers().map(|_| effective_rank(&vectors));
+        // Rows that enter after CLIP are no words.
+        let base = base.filter(|_| concept.words().is_empty());
         let vocabulary = base.map(|path| vocabulary(file, &vectors, path)).transpose()?;
         Ok(Inspection {
             layers: varies.layers(),
@@ -69,9 +71,10 @@ fn vectors(concept: &dyn Concept) -> Tensor {
     let varies = concept.varies();
     let timesteps = if varies.with_time() { &TIMESTEPS[..] } else { &TIMESTEPS[..1] };
     let site = Site::new(&Tensor::from_slice(timesteps), varies.layers().unwrap_or(1), None);
-    let (Injection::Input(input) | Injection::InputWithBypass { input, .. }) =
-        concept.inject(&site);
-    input.flatten(0, 1).to_kind(Kind::Double)
+    let (Injection::Input(rows)
+    | Injection::InputWithBypass { input: rows, .. }
+    | Injection::Output { add: rows, .. }) = concept.inject(&site);
+    rows.flatten(0, 1).to_kind(Kind::Double)
 }
 
 fn vocabulary(file: &ConceptFile, vectors: &Tensor, path: &Path) -> Result<Vocabulary, Error> {

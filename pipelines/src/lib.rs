@@ -10,6 +10,7 @@ mod base;
 pub mod config;
 mod denoise;
 mod device;
+pub mod distill;
 mod error;
 pub mod generate;
 pub mod inspect;

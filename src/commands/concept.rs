@@ -4,11 +4,34 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use pipelines::distill::{DistillRequest, distill as fit};
 use pipelines::inspect::{Inspection, Vocabulary, inspect as measure};
 use pipelines::{BaseRecord, ConceptFile, Error, Origin};
 use serde_json::json;
 
+use crate::interrupt;
 use crate::output;
+use crate::progress::Progress;
+
+/// Fits an ordinary token to a concept; prints the path of its file.
+pub fn distill(request: &DistillRequest) -> Result<ExitCode> {
+    let mut progress = Progress::new(false);
+    interrupt::listen()?;
+    let distilled = fit(request, &mut |step, steps| {
+        progress.step(step, steps, "");
+        interrupt::flow()
+    });
+    progress.finish();
+    let Some(distilled) = distilled? else {
+        progress.say("interrupted; nothing was written");
+        return Ok(ExitCode::from(interrupt::EXIT_CODE));
+    };
+    let share = distilled.misfit * 100.0;
+    progress
+        .say(format!("the token misses {share:.1}% of what sets the concept apart from its class"));
+    output::line(distilled.path.display());
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Shows what a concept file is; with a base also how it stands in its vocabulary.
 pub fn inspect(file: &Path, base: Option<&Path>, as_json: bool) -> Result<ExitCode> {

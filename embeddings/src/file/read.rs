@@ -10,7 +10,7 @@ use super::{
     ConceptFile, ConceptRecord, FORMAT_VERSION, FileError, Origin, RECORD_KEY, TEXTUAL_INVERSION,
     Tensors, VERSION_KEY,
 };
-use crate::{Concept, Neti, TextualInversion, Xti};
+use crate::{Concept, Cones, Neti, TextualInversion, Xti};
 
 impl ConceptFile {
     /// Reads a file of ours, or one of another tool that holds a Textual Inversion or an XTI. No pickle is ever
@@ -67,9 +67,10 @@ pub(super) fn build(record: &ConceptRecord, tensors: &Tensors) -> Result<Box<dyn
         TEXTUAL_INVERSION => Box::new(TextualInversion::from_tensors(word, tensors)?),
         "xti" => Box::new(Xti::from_tensors(word, tensors)?),
         "neti" => Box::new(Neti::from_tensors(word, tensors, settings)?),
+        "cones" => Box::new(Cones::from_tensors(word, tensors, settings)?),
         method => {
             return Err(format!(
-                "a concept of the method '{}', but this version reads ti, xti and neti; update personalize",
+                "a concept of the method '{}', but this version reads ti, xti, neti and cones; update personalize",
                 method.escape_debug()
             ));
         }

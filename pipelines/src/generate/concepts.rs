@@ -170,6 +170,11 @@ impl Word {
         }
         let word = &self.word;
         let refuse = |what: String| Err(Error::Usage(format!("the concepts called {word} {what}")));
+        if self.parts.iter().any(|(part, _)| !part.words().is_empty()) {
+            return refuse(
+                "enter after the text encoder, the same for all layers; leave layers= out".into(),
+            );
+        }
         let tokens = self.parts[0].0.num_tokens();
         if self.parts.iter().any(|(part, _)| part.num_tokens() != tokens) {
             return refuse("have different numbers of vectors; mix concepts of the same".into());

@@ -1,11 +1,14 @@
 //! The training methods: what of the configuration is theirs, and the concept that a run starts with.
 
 use embeddings::{
-    Concept, Conditioner, Initializer, MapperConfig, Neti, NetiSettings, TextualInversion, Xti,
+    Concept, Conditioner, ConesRows, Initializer, MapperConfig, Neti, NetiSettings,
+    TextualInversion, Xti,
 };
 use models::tokenizer::Tokenizer;
+use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
+use super::cones::ConesSlots;
 use super::plan::TrainPlan;
 use crate::config::TrainConfig;
 use crate::{Base, Error};
@@ -16,6 +19,7 @@ pub(crate) enum Method {
     TextualInversion,
     Xti { layers: i64 },
     Neti(Box<NetiSettings>),
+    Cones(ConesSlots),
 }
 
 impl Method {
@@ -26,7 +30,10 @@ impl Method {
             "ti" => Ok(Self::TextualInversion),
             "xti" => Ok(Self::Xti { layers }),
             "neti" => Ok(Self::Neti(Box::new(neti(config, layers)?))),
-            other => Err(Error::Usage(format!("method '{other}' is unknown; use ti, xti or neti"))),
+            "cones" => Ok(Self::Cones(ConesSlots::new(config)?)),
+            other => Err(Error::Usage(format!(
+                "method '{other}' is unknown; use ti, xti, neti or cones"
+            ))),
         }
     }
 
@@ -49,8 +56,36 @@ impl Method {
                 "NeTI takes the size of its vectors from a word; leave --init-random out, and pass --class or --init"
                     .into(),
             )),
+            Self::Cones(_) => Err(Error::Usage(
+                "ConES starts from the words of a class; leave --init-random out, and pass --class or --init".into(),
+            )),
             _ => Ok(()),
         }
+    }
+
+    /// A concept of the right size and no meaning, to see whether prompts fit.
+    pub fn stand_in(
+        &self,
+        config: &TrainConfig,
+        phrase: Option<&str>,
+        tokenizer: &Tokenizer,
+    ) -> Box<dyn Concept> {
+        match self {
+            Self::Cones(slots) => {
+                let words = phrase.map(|phrase| tokenizer.encode(phrase)).unwrap_or_default();
+                Box::new(slots.stand_in(&config.concept, words, tokenizer.length(), 1))
+            }
+            _ => {
+                let vectors =
+                    Tensor::zeros([i64::from(config.vectors), 1], (Kind::Float, Device::Cpu));
+                Box::new(TextualInversion::new(&config.concept, &vectors))
+            }
+        }
+    }
+
+    /// Whether the concept is all of a prompt, so that templates have no place.
+    pub fn is_whole_prompt(&self) -> bool {
+        matches!(self, Self::Cones(slots) if slots.rows == ConesRows::Prompt)
     }
 
     /// The concept before its first step, trainable, on the conditioner's device.
@@ -75,6 +110,7 @@ impl Method {
                 let class = initializer.vectors(1, table, draw);
                 Box::new(Neti::initialize(word, settings, &class, draw))
             }
+            Self::Cones(slots) => Box::new(slots.start(plan, conditioner)),
         }
     }
 }
@@ -124,6 +160,6 @@ fn neti(config: &TrainConfig, layers: i64) -> Result<NetiSettings, Error> {
 }
 
 /// A key that the method's preset has.
-fn given<T>(value: Option<T>, key: &str) -> Result<T, Error> {
+pub(super) fn given<T>(value: Option<T>, key: &str) -> Result<T, Error> {
     value.ok_or_else(|| Error::Usage(format!("{key} is not given; the method's preset has it")))
 }

@@ -1,5 +1,6 @@
 //! Training a concept: photos in, concept file out.
 
+mod cones;
 mod method;
 mod objective;
 mod plan;

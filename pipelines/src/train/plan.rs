@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
-use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
+use embeddings::{Overflow, PromptTokens, check_placeholder, placeholders_in};
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 use super::method::Method;
 use crate::config::TrainConfig;
@@ -60,14 +60,17 @@ impl TrainPlan {
 
         let side = resolution as u32;
         let photos = PhotoSet::read(&config.photos, (side, side), config.crop)?;
-        let captions = config.templates == "captions";
+        let captions = config.templates == "captions" && !method.is_whole_prompt();
         let templates = match config.templates.as_str() {
             "object" => Templates::object(),
             "style" => Templates::style(),
             "captions" => Templates::from_captions(&photos, &config.concept)?,
             file => Templates::from_file(Path::new(file))?,
         };
-        let prompts = (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect();
+        let prompts = match method.is_whole_prompt() {
+            true => vec![config.concept.clone()],
+            false => (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect(),
+        };
         let sample_prompts: Vec<String> =
             config.sample_prompts.iter().map(|p| p.replace("{}", &config.concept)).collect();
 
@@ -161,15 +164,17 @@ impl TrainPlan {
                 self.config.vectors
             )));
         }
-        let stand_in = self.stand_in();
+        self.check_initializer(&tokenizer)?;
+        let phrase = self.initializer.as_deref();
+        let stand_in = self.method.stand_in(&self.config, phrase, &tokenizer);
         let fits = |prompt: &String| {
-            PromptTokens::new(prompt, &[&stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
+            PromptTokens::new(prompt, &[&*stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
         };
         self.prompts.iter().chain(&self.sample_prompts).try_for_each(fits)?;
         if !self.sample_prompts.is_empty() {
             self.check_sampling()?;
         }
-        self.check_initializer(&tokenizer)
+        Ok(())
     }
 
     /// Sample pictures fail now rather than in the middle of the run.
@@ -195,13 +200,6 @@ impl TrainPlan {
             return Err(Error::Usage(text));
         }
         self.method.check_initializer(phrase, tokenizer)
-    }
-
-    /// A concept of the right length and no meaning.
-    fn stand_in(&self) -> TextualInversion {
-        let vectors =
-            Tensor::zeros([i64::from(self.config.vectors), 1], (Kind::Float, Device::Cpu));
-        TextualInversion::new(&self.config.concept, &vectors)
     }
 
     /// The folder of the run can be written, and holds no other run.

@@ -47,21 +47,27 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     // The text encoder carries the gradient to the concept and costs little: f32 whatever the base's kind.
     let clip = plan.base.folder.load_text_encoder(Kind::Float, device)?;
     let tokenizer = plan.base.folder.tokenizer()?;
-    let conditioner = Rc::new(Conditioner::new(tokenizer, clip, config.clip_skip - 1));
-    let unet = plan.base.folder.load_unet(plan.kind, device)?;
-    let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
-
+    let mut conditioner = Conditioner::new(tokenizer, clip, config.clip_skip - 1);
     let draw = Generator::cpu(config.seed);
     let concept = plan.method.start(plan, &conditioner, &draw);
     let concept = &*concept;
+    let tokenize = |prompt: &str| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
+    let prompts = plan.prompts.iter().map(|p| tokenize(p)).collect::<Result<Vec<_>, _>>()?;
+    if !concept.words().is_empty() {
+        // It enters after the text encoder, so what comes out of that stays the same: once is enough.
+        let shown = plan.sample_prompts.iter().map(String::as_str).chain([""]);
+        let shown = shown.map(tokenize).collect::<Result<Vec<_>, _>>()?;
+        conditioner.release_encoder(&prompts.iter().chain(&shown).collect::<Vec<_>>());
+    }
+    let conditioner = Rc::new(conditioner);
+    let unet = plan.base.folder.load_unet(plan.kind, device)?;
+    let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
 
     let mut trainer = trainer(plan, concept, draw);
     if plan.resume {
         state::load(&mut trainer, &config.output)?;
     }
     write_config(plan)?;
-    let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
-    let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
     let mut objective = Reconstruction {
         latents,
         prompts: if plan.captions {
@@ -88,6 +94,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     }
 
     let mut after_step = |trainer: &Trainer, record: &StepRecord| {
+        concept.after_step();
         log.write(record)?;
         let mut flow = observer.on(&Event::Step(record));
         let due = |every: u64| every > 0 && record.step.is_multiple_of(every);
