@@ -249,8 +249,8 @@ fn a_residual_is_learnt_in_every_slot_and_goes_on_to_the_bit() {
 fn a_residual_is_distilled_to_a_token_that_is_nearer_to_it_than_its_class() {
     let file = scratch("token.safetensors");
     let command =
-        ["concept", "distill", concept("cones"), "--base", path(base("sd1")), "--steps", "40"];
-    let output = ["--output", path(&file), "--lr", "0.005", "--device", "cpu"];
+        ["concept", "distill", concept("cones"), "--base", path(base("sd1")), "--steps", "60"];
+    let output = ["--output", path(&file), "--lr", "0.001", "--device", "cpu"];
     let run = cli::run(&[&command[..], &output].concat());
     assert_eq!(run.code, 0, "{}", run.err);
     let share = run.err.split("misses ").nth(1).and_then(|text| text.split('%').next());
