@@ -1,6 +1,6 @@
 //! ConES as an anchored residual: what is learnt enters after CLIP, at the rows of the concept's class.
 //!
-//! Source: Yi et al. 2023, "`ConES`: Concept Embedding Search", for the idea of searching where the text encoder is
+//! Source: Yi et al. 2023, "ConES: Concept Embedding Search", for the idea of searching where the text encoder is
 //! no longer in the loop; the anchor and the additive rows are ours (`docs/methods/cones.md`).
 
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,9 @@ impl Cones {
                 Some((tail.shallow_clone(), base.shallow_clone()))
             }
             _ => {
-                return Err("tail and tail_base are not of one shape; copy or train it again".into());
+                return Err(
+                    "tail and tail_base are not of one shape; copy or train it again".into()
+                );
             }
         };
         let placeholder = placeholder.to_owned();

@@ -115,7 +115,7 @@ fn each_layer_sees_its_own_vector_of_an_xti_and_its_own_gradient() {
     let loss = each[3].key.square().sum(Kind::Float);
     let gradient = &Tensor::run_backward(&[loss], &[concept.vectors()], false, false)[0];
     let norms = Vec::<f32>::try_from(gradient.norm_scalaropt_dim(2, [1, 2], false)).unwrap();
-    assert!(norms[3] > 1e-3 && norms.iter().sum::<f32>() == norms[3], "{norms:?}");
+    assert!(norms[3] > 1e-3 && norms.iter().filter(|norm| **norm > 0.0).count() == 1, "{norms:?}");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_residual_of_zero_or_strength_zero_is_the_class_to_the_bit_and_another_chang
             let row = moved.select(1, position).squeeze_dim(0);
             match tokens.slots.iter().find(|slot| slot.position == position as usize) {
                 Some(slot) => assert!(apart(&row, &one.get(slot.vector as i64)) < 1e-5),
-                None => assert_eq!(row.abs().max().double_value(&[]), 0.0, "row {position}"),
+                None => assert_eq!(row, row.zeros_like(), "row {position}"),
             }
         }
     }
@@ -411,7 +411,7 @@ fn every_method_comes_back_from_its_file() {
         let after = encode(&conditioner, &["a <x>"], &[&*read], &[77.0]);
         match (before, after) {
             (CrossAttnContext::Shared(a), CrossAttnContext::Shared(b)) => {
-                assert_eq!(a.value, b.value)
+                assert_eq!(a.value, b.value);
             }
             (CrossAttnContext::PerLayer(a), CrossAttnContext::PerLayer(b)) => {
                 assert!(a.iter().zip(&b).all(|(a, b)| a.key == b.key && a.value == b.value));

@@ -153,10 +153,13 @@ fn class_vectors(class: &str, base: &Base) -> Result<Option<Tensor>, Error> {
     Ok(table.map(|numbers| numbers.reshape([rows.len() as i64, -1])))
 }
 
+/// A file's concept and the layers that it was given.
+type Part = (Box<dyn Concept>, Option<Vec<usize>>);
+
 /// One word of the prompts, and the files that stand behind it.
 struct Word {
     word: String,
-    parts: Vec<(Box<dyn Concept>, Option<Vec<usize>>)>,
+    parts: Vec<Part>,
 }
 
 impl Word {

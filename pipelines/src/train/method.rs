@@ -70,17 +70,12 @@ impl Method {
         phrase: Option<&str>,
         tokenizer: &Tokenizer,
     ) -> Box<dyn Concept> {
-        match self {
-            Self::Cones(slots) => {
-                let words = phrase.map(|phrase| tokenizer.encode(phrase)).unwrap_or_default();
-                Box::new(slots.stand_in(&config.concept, words, tokenizer.length(), 1))
-            }
-            _ => {
-                let vectors =
-                    Tensor::zeros([i64::from(config.vectors), 1], (Kind::Float, Device::Cpu));
-                Box::new(TextualInversion::new(&config.concept, &vectors))
-            }
+        if let Self::Cones(slots) = self {
+            let words = phrase.map(|phrase| tokenizer.encode(phrase)).unwrap_or_default();
+            return Box::new(slots.stand_in(&config.concept, words, tokenizer.length(), 1));
         }
+        let vectors = Tensor::zeros([i64::from(config.vectors), 1], (Kind::Float, Device::Cpu));
+        Box::new(TextualInversion::new(&config.concept, &vectors))
     }
 
     /// Whether the concept is all of a prompt, so that templates have no place.

@@ -67,9 +67,10 @@ impl TrainPlan {
             "captions" => Templates::from_captions(&photos, &config.concept)?,
             file => Templates::from_file(Path::new(file))?,
         };
-        let prompts = match method.is_whole_prompt() {
-            true => vec![config.concept.clone()],
-            false => (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect(),
+        let prompts = if method.is_whole_prompt() {
+            vec![config.concept.clone()]
+        } else {
+            (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect()
         };
         let sample_prompts: Vec<String> =
             config.sample_prompts.iter().map(|p| p.replace("{}", &config.concept)).collect();
