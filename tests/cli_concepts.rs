@@ -73,10 +73,15 @@ fn a_mapper_goes_on_from_its_state_to_the_same_weights_to_the_bit() {
 fn every_method_draws_with_any_number_of_steps_and_any_sampler() {
     for method in METHODS {
         let plain = ["--prompt", "a photo of <cat>", "--concept", concept(method)];
-        for (i, more) in
-            [["--steps", "1"], ["--steps", "7"], ["--sampler", "heun"], ["--sampler", "euler_a"]]
-                .iter()
-                .enumerate()
+        for (i, more) in [
+            ["--steps", "1"],
+            ["--steps", "7"],
+            ["--sampler", "heun"],
+            ["--sampler", "euler_a"],
+            ["--precision", "bf16"],
+        ]
+        .iter()
+        .enumerate()
         {
             drawn(&format!("{method}-{i}"), &[&plain[..], more].concat());
         }

@@ -98,8 +98,8 @@ fn refuse_what_is_not_finite(name: &str, tensor: &Tensor) -> Result<(), String> 
     let at = finite.to_kind(Kind::Int64).argmin(0, false).int64_value(&[]);
     let width = tensor.size().last().copied().unwrap_or(1);
     Err(format!(
-        "vector {} of {name} holds {}: the training that wrote it had diverged; train it again with a lower \
-         learning rate",
+        "vector {} holds {} (tensor {name}): the training that wrote it had diverged; train it again with a \
+         lower learning rate",
         at / width + 1,
         tensor.reshape([-1]).double_value(&[at])
     ))
