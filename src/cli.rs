@@ -142,7 +142,7 @@ pub struct TrainArgs {
     /// Variant of the base's weight files, e.g. fp16
     #[arg(long)]
     variant: Option<String>,
-    /// Training method
+    /// Training method: ti, xti, neti or cones
     #[arg(long)]
     method: Option<String>,
     /// Folder of the run

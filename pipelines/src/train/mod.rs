@@ -1,4 +1,4 @@
-//! Training a concept: photos in, concept file out.
+//! Training a concept of any method: photos in, concept file out.
 
 mod cones;
 mod method;

@@ -1,4 +1,4 @@
-//! Textual Inversion's objective: predict the noise in a photo under prompts that hold the concept.
+//! The objective of all methods: predict the noise in a photo under prompts that hold the concept.
 //!
 //! Source: Gal et al. 2022, equation 2.
 
