@@ -104,6 +104,9 @@ struct PretrainArguments {
     /// Go on from the checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Begin a new run with the weights that the base's folder holds.
+    #[arg(long, conflicts_with = "resume")]
+    warm_start: bool,
 }
 
 fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
@@ -119,6 +122,7 @@ fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
         device: arguments.device,
         precision: arguments.precision,
         resume: arguments.resume,
+        warm_start: arguments.warm_start,
     };
     let mut shown = Instant::now();
     toybox::pretrain::pretrain(arguments.part, &options, &mut |report| {

@@ -37,6 +37,7 @@ fn options(folder: &Path, steps: u64) -> Options {
         device: "cpu".into(),
         precision: "bf16".into(),
         resume: false,
+        warm_start: false,
     }
 }
 

@@ -46,9 +46,6 @@ impl Clip {
         let text_projection =
             root.pp("text_projection").get("weight", &[config.projection_dim, width]);
         let logit_scale = root.get("logit_scale", &[]);
-        tch::no_grad(|| {
-            let _ = logit_scale.shallow_clone().fill_((1.0f64 / 0.07).ln());
-        });
         Self {
             text: ClipText::new(&root, &config.text_config),
             vision: ClipVision::new(&root, &config.vision_config),
@@ -155,13 +152,14 @@ pub(super) fn train(
         .map_err(|e| Error::Usage(format!("{}: {e}", path.display())))?;
     let tokenizer = Tokenizer::open(&options.base.join("tokenizer"))?;
     // f32: the towers are small, and a contrastive loss wants its digits.
-    let source = Fresh::new(options.seed, Kind::Float, device);
+    let source = run::source(options, "clip", "model", (device, Kind::Float), None)?;
     let clip = Clip::new(&source, &config, tokenizer, device);
-    let (names, parameters): (Vec<String>, Vec<Tensor>) = source.parameters().into_iter().unzip();
+    if !options.warm_start {
+        let _ = tch::no_grad(|| clip.logit_scale.shallow_clone().fill_((1.0f64 / 0.07).ln()));
+    }
 
     let mut keep = |average: &[Tensor]| {
-        let all: Vec<(String, Tensor)> =
-            names.iter().cloned().zip(average.iter().map(|t| t.to_kind(Kind::Half))).collect();
+        let all = run::shipped(&source, average);
         let text = all.iter().filter(|(name, _)| name.starts_with("text_model."));
         let text = text.map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
         weights::write(&options.base.join("text_encoder/model.safetensors"), text)?;
@@ -173,5 +171,5 @@ pub(super) fn train(
     let pictures = gallery.map(data::to_bytes);
     let batch_size = options.batch_size;
     let mut step = Contrast { clip: &clip, gallery: &gallery, pictures, batch_size };
-    run::fit("clip", options, parameters, &mut step, &mut keep, None, report)
+    run::fit("clip", options, &source, &mut step, &mut keep, None, report)
 }

@@ -6,6 +6,7 @@
 
 mod clip;
 mod data;
+mod patch_code;
 mod run;
 mod tokenizer;
 mod unet;

@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use models::fresh::Fresh;
+use models::weights::Checkpoint;
 use pipelines::Error;
 use pipelines::config::LrShape;
 use pipelines::trainer::{
     AdamW, AdamWConfig, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 /// Seconds between checkpoints.
@@ -41,6 +43,8 @@ pub struct Options {
     pub precision: String,
     /// Go on from the checkpoint in `work`.
     pub resume: bool,
+    /// Begin a new run with the weights that the base's folder holds.
+    pub warm_start: bool,
 }
 
 /// What a run reports.
@@ -51,15 +55,38 @@ pub enum Report<'a> {
     Written(&'a Path),
 }
 
+/// Where the parameters of `part` come from; with `only`, what it leaves out stays as the folder has it.
+pub(super) fn source(
+    options: &Options,
+    part: &str,
+    stem: &str,
+    (device, compute): (Device, Kind),
+    only: Option<fn(&str) -> bool>,
+) -> Result<Fresh, Error> {
+    if !options.warm_start && only.is_none() {
+        return Ok(Fresh::new(options.seed, compute, device));
+    }
+    let start = Checkpoint::open(&options.base.join(part), stem, None, Kind::Float, device)?;
+    Ok(Fresh::starting_from(start, compute, only.unwrap_or(|_| true)))
+}
+
+/// What a part ships: the average of what was trained, and the rest, in half precision.
+pub(super) fn shipped(source: &Fresh, average: &[Tensor]) -> Vec<(String, Tensor)> {
+    let trained = source.parameters().into_iter().zip(average);
+    let trained = trained.map(|((name, _), value)| (name, value.to_kind(Kind::Half)));
+    let frozen = source.frozen().into_iter().map(|(name, t)| (name, t.to_kind(Kind::Half)));
+    trained.chain(frozen).collect()
+}
+
 /// Draws samples with some values of the parameters into a file.
 pub(super) type Sheet<'a> = dyn FnMut(&[Tensor], &Path) -> Result<(), Error> + 'a;
 
-/// Trains `parameters` on `step`. `keep` is called at every checkpoint and at the end with the parameters'
+/// Trains the parameters of `source` on `step`. `keep` is called at every checkpoint and at the end with the parameters'
 /// running average and writes what the part ships; `sheet`, where the part has pictures, draws samples.
 pub(super) fn fit(
     name: &str,
     options: &Options,
-    parameters: Vec<Tensor>,
+    source: &Fresh,
     step: &mut dyn TrainStep,
     keep: &mut dyn FnMut(&[Tensor]) -> Result<PathBuf, Error>,
     mut sheet: Option<&mut Sheet<'_>>,
@@ -73,6 +100,7 @@ pub(super) fn fit(
     })?;
     let identity =
         format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
+    let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
     let mut average = Average::new(&parameters);
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
     let mut trainer = Trainer {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use embeddings::{Conditioner, Overflow};
 use models::folder::ModelFolder;
-use models::fresh::Fresh;
 use models::params::Params;
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
@@ -86,16 +85,15 @@ pub(super) fn train(
     let clip = folder.load_text_encoder(Kind::Float, device)?;
     let conditioner = Conditioner::new(folder.tokenizer()?, clip, 0);
     let vae = folder.load_vae(kind, device)?;
-    let source = Fresh::new(options.seed, kind, device);
+    let stem = "diffusion_pytorch_model";
+    let source = run::source(options, "unet", stem, (device, kind), None)?;
     let unet = UNet::new(&Params::root(&source), &folder.unet);
-    let (names, parameters): (Vec<String>, Vec<Tensor>) = source.parameters().into_iter().unzip();
-    let leaves: Vec<Tensor> = parameters.iter().map(Tensor::shallow_clone).collect();
+    let leaves: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
     let schedule = NoiseSchedule::new(&folder.scheduler)?;
 
     let mut keep = |average: &[Tensor]| {
         let path = options.base.join("unet/diffusion_pytorch_model.safetensors");
-        let halves = average.iter().map(|t| t.to_kind(Kind::Half));
-        weights::write(&path, names.iter().cloned().zip(halves).collect())?;
+        weights::write(&path, run::shipped(&source, average))?;
         Ok(path)
     };
     let shown = data::samples(options.seed ^ 0x5EED, 0, 16);
@@ -125,7 +123,7 @@ pub(super) fn train(
         latents,
         batch_size: options.batch_size,
     };
-    run::fit("unet", options, parameters, &mut step, &mut keep, Some(&mut sheet), report)
+    run::fit("unet", options, &source, &mut step, &mut keep, Some(&mut sheet), report)
 }
 
 /// Draws each caption with seed 1 and guidance 4, in 20 steps.
