@@ -1,9 +1,9 @@
 # Every target does the set-up it needs; nothing has to be exported or installed by hand first.
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARY     := $(TARGET_DIR)/release/personalize
+BINARIES   := $(TARGET_DIR)/release
 PYTHON     ?= python3
 
-DEMO     = scripts/demo.sh $(BINARY)
+DEMO     = scripts/demo.sh $(BINARIES)
 # The peer's script and a Python that has its packages; see BENCHMARKS.md.
 PEER    ?=
 BENCH    = $(PYTHON) scripts/bench.py --peer '$(PEER)'
@@ -24,10 +24,10 @@ help: ## list the targets
 setup: ## check the tools; find, link or install libtorch (.libtorch)
 	@scripts/setup.sh
 
-build: setup ## build target/release/personalize
+build: setup ## build target/release/personalize and toybox
 	cargo build --workspace --release
 
-demo: build ## from photos to new pictures, on this machine
+demo: build ## learn a toy from five photos and draw it elsewhere, with the built-in base
 	@$(DEMO)
 
 lint: setup ## rustfmt and clippy, warnings are errors

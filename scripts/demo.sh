@@ -1,34 +1,32 @@
 #!/usr/bin/env bash
-# From photos to new pictures, with what lies in the repository. Called by `make demo` with the path of the binary.
-# Runs as often as you like: the run and the pictures of an earlier time are replaced.
+# From five photos of a toy to pictures of it in places where it never was, with the built-in base. Called by `make demo`
+# with the folder of the binaries. Runs as often as you like: the run and the pictures of an earlier time are replaced.
 set -euo pipefail
-binary=$(realpath "${1:?usage: scripts/demo.sh BINARY}")
+binaries=$(realpath "${1:?usage: scripts/demo.sh FOLDER}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-unset PERSONALIZE_CONFIG # a configuration of your own is for your own runs
+unset PERSONALIZE_CONFIG PERSONALIZE_BASE # those of your own are for your own runs
 
-readonly base=.bases/demo photos=assets/demo/photos run=runs/demo pictures=out/demo
+readonly photos=assets/toybox/concepts/bear run=runs/demo pictures=out/demo
+readonly places=('in the snow' 'in the desert' 'on the grass' 'in the kitchen')
 
 say() { printf '\ndemo: %s\n' "$*"; }
 
-say "this uses a tiny base with RANDOM weights, so its pictures are noise textures: they show only that the whole path works"
+say "learning <my-bear> from the five photos in $photos"
+"$binaries/personalize" train --photos "$photos" --concept '<my-bear>' --class bear --method ti \
+  --steps 400 --seed 1 --output "$run" --force >/dev/null
 
-if [[ ! -f $base/model_index.json ]]; then
-  mkdir -p .bases
-  rm -rf "$base" "$base.tmp"
-  "$binary" random-base --like tests/fixtures/sd1 --output "$base.tmp" >/dev/null
-  mv "$base.tmp" "$base" # never half a base under the name that is looked for
-fi
+say "drawing it in four places that no photo shows"
+prompts=()
+for place in "${places[@]}"; do prompts+=(--prompt "a photo of a <my-bear> $place"); done
+mapfile -t drawn < <("$binaries/personalize" generate --concept "$run/my-bear.safetensors" "${prompts[@]}" \
+  --seed 7 --steps 25 --guidance 4 --force --output "$pictures")
 
-say "learning <duck> from the four pictures in $photos"
-"$binary" train --photos "$photos" --concept '<duck>' --class duck --base "$base" \
-  --steps 60 --seed 1 --output "$run" --force >/dev/null
-
-say "drawing it"
-"$binary" generate --concept "$run/duck.safetensors" --base "$base" \
-  --prompt 'a photo of <duck>' --prompt 'a photo of <duck> in the snow' \
-  --prompt 'a painting of <duck>' --prompt '<duck> on a red table' \
-  --seed 7 --steps 20 --grid --force --output "$pictures" >/dev/null
+board=()
+for photo in "$photos"/*.png; do board+=("$photo=photo"); done
+for i in "${!drawn[@]}"; do board+=("${drawn[i]}=drawn: <my-bear> ${places[i]}"); done
+"$binaries/toybox" board --columns 5 "$pictures/sheet.png" "${board[@]}" >/dev/null
 
 say "done in $SECONDS seconds
-  the concept    $run/duck.safetensors
-  the pictures   $pictures, all in one in $pictures/grid-7.png"
+  the concept    $run/my-bear.safetensors
+  the pictures   $pictures
+  all at once    $pictures/sheet.png (photos above, pictures below)"

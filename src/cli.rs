@@ -130,7 +130,7 @@ pub struct TrainArgs {
     /// What the concept is an example of; training starts from this word
     #[arg(long, value_name = "WORDS")]
     class: Option<String>,
-    /// Folder of a Stable Diffusion 1.x or 2.x model
+    /// Folder of a Stable Diffusion 1.x or 2.x model [default: the built-in toybox]
     #[arg(
         long,
         value_name = "DIR",
@@ -306,7 +306,7 @@ pub struct GenerateArgs {
     /// share a word share it by layers)
     #[arg(short, long, value_name = "[NAME=]FILE[,KEY=VALUE]...")]
     concept: Vec<String>,
-    /// Folder of a Stable Diffusion 1.x or 2.x model
+    /// Folder of a Stable Diffusion 1.x or 2.x model [default: the built-in toybox]
     #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
     base: Option<PathBuf>,
     /// Variant of the base's weight files, e.g. fp16
@@ -386,9 +386,7 @@ pub struct GenerateArgs {
 impl GenerateArgs {
     /// What was asked for, with a seed drawn where none was given.
     pub fn request(&self) -> Result<GenerateRequest> {
-        let Some(base) = self.base.clone() else {
-            return Err(pipelines::Error::Usage("base is not given; pass --base DIR".into()).into());
-        };
+        let base = self.base.clone().unwrap_or_default();
         let mut prompts = self.prompt.clone();
         if let Some(path) = &self.prompt_file {
             prompts.extend(read_prompts(path)?);

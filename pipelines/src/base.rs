@@ -21,11 +21,19 @@ pub struct Base {
     pub record: BaseRecord,
 }
 
+/// The base that comes with this program: `assets/toybox` of the folder that it was built in, where its
+/// libtorch lies too.
+const BUILT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/toybox");
+
 impl Base {
     /// Opens the base at `path`: a folder, or the id of a model that the Hugging Face cache on this machine
     /// holds (`stable-diffusion-v1-5/stable-diffusion-v1-5`). Nothing is fetched, and no weight is read: the
-    /// record has no sketch until [`Base::check_weights`].
+    /// record has no sketch until [`Base::check_weights`]. An empty path stands for the base that comes with
+    /// this program.
     pub fn open(path: &Path, variant: Option<&str>) -> Result<Self, Error> {
+        if path.as_os_str().is_empty() {
+            return Self::open(&built_in()?, None);
+        }
         let cached = if path.exists() { None } else { cached_snapshot(path) };
         if !path.exists() && cached.is_none() && looks_like_an_id(path) {
             return Err(Error::NotFetched { id: path.to_string_lossy().into_owned() });
@@ -133,6 +141,16 @@ impl Base {
             )
         })
     }
+}
+
+/// The folder of the built-in base.
+fn built_in() -> Result<PathBuf, Error> {
+    Path::new(BUILT_IN).canonicalize().map_err(|_| {
+        Error::Usage(format!(
+            "no base is given, and the built-in one is not at {BUILT_IN} any more; pass --base DIR, or build \
+             again where the source lies now"
+        ))
+    })
 }
 
 fn native_resolution(folder: &ModelFolder) -> i64 {

@@ -171,7 +171,6 @@ impl TrainConfig {
         }
         for (key, empty, flag) in [
             ("photos", self.photos.as_os_str().is_empty(), "--photos DIR"),
-            ("base", self.base.as_os_str().is_empty(), "--base DIR"),
             ("output", self.output.as_os_str().is_empty(), "--output DIR"),
         ] {
             if empty {

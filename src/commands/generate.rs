@@ -21,7 +21,7 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
     for text in plan.warnings() {
         progress.warn(text);
     }
-    progress.say(format!("seed {seed}"));
+    progress.say(format!("base {}, seed {seed}", plan.base_name()));
     interrupt::listen()?;
     let drawn = generate(&plan, &mut |event| {
         match event {

@@ -13,8 +13,11 @@
 //! ```
 
 mod accessory;
+mod artist;
 mod backgrounds;
+pub mod bars;
 mod caption;
+mod clip;
 mod colour;
 mod concept;
 mod font;

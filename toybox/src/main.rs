@@ -36,6 +36,17 @@ enum Command {
         /// The PNG file to write.
         out: PathBuf,
     },
+    /// Lay out pictures of 128 by 128 in rows, each with words below it.
+    Board {
+        /// Pictures in a row.
+        #[arg(long, default_value_t = 5)]
+        columns: usize,
+        /// The PNG file to write.
+        out: PathBuf,
+        /// `FILE` or `FILE=WORDS`.
+        #[arg(required = true)]
+        pictures: Vec<String>,
+    },
     /// Write pictures and their captions.
     Dataset {
         /// How many.
@@ -54,6 +65,18 @@ enum Command {
     },
     /// Train a part of the built-in base: tokenizer, then clip, then vae, then unet.
     Pretrain(PretrainArguments),
+    /// Measure the base against its bars; prints JSON.
+    Measure {
+        /// Folder of the base.
+        #[arg(long, default_value = "assets/toybox")]
+        base: PathBuf,
+        /// Scenes to draw and judge.
+        #[arg(long, default_value_t = 400)]
+        count: usize,
+        /// auto, cpu, cuda or cuda:N.
+        #[arg(long, default_value = "auto")]
+        device: String,
+    },
     /// Write pairs of one person in two poses, with the joints as JSON.
     People {
         /// How many pairs.
@@ -172,7 +195,30 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             toybox::save(&toybox::contact_sheet(&cells, 8), &out)?;
             Ok(out)
         }
+        Command::Measure { base, count, device } => {
+            let bars = toybox::bars::measure(&base, count, &device)?;
+            println!("{}", serde_json::to_string_pretty(&bars)?);
+            Ok(base)
+        }
         Command::Pretrain(arguments) => Ok(pretrain(arguments)?),
+        Command::Board { columns, out, pictures } => {
+            let cells: Vec<_> = pictures
+                .iter()
+                .map(|cell| {
+                    let (file, words) = cell.split_once('=').unwrap_or((cell, ""));
+                    let picture = image::open(file).map_err(|e| format!("{file}: {e}"))?.to_rgb8();
+                    if picture.dimensions() != (toybox::SIZE, toybox::SIZE) {
+                        let (width, height) = picture.dimensions();
+                        return Err(format!(
+                            "{file}: 128x128 pixels were expected, {width}x{height} were found"
+                        ));
+                    }
+                    Ok((picture, words.to_owned()))
+                })
+                .collect::<Result<_, _>>()?;
+            toybox::save(&toybox::contact_sheet(&cells, columns), &out)?;
+            Ok(out)
+        }
         Command::Dataset { count, seed, directory } => {
             toybox::dataset(&directory, count, seed)?;
             Ok(directory)

@@ -169,6 +169,11 @@ impl GeneratePlan {
         Ok(plan)
     }
 
+    /// What the base is called.
+    pub fn base_name(&self) -> &str {
+        &self.base.record.name
+    }
+
     /// What the user should know before the drawing.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

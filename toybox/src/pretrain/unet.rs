@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 use embeddings::{Conditioner, Overflow};
 use models::folder::ModelFolder;
 use models::params::Params;
-use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::unet::{Conditioning, UNet};
-use models::vae::Vae;
 use models::weights;
 use pipelines::trainer::{Losses, TrainStep};
-use pipelines::{Error, Guidance, denoise, picture};
+use pipelines::{Error, picture};
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
-use super::data::{self, Gallery, Sample};
+use super::data::{self, Gallery};
 use super::run::{self, Options, Report};
+use crate::artist::Artist;
 
 /// Share of samples whose caption is emptied, for guidance.
 const EMPTY: f64 = 0.1;
@@ -97,12 +96,14 @@ pub(super) fn train(
         Ok(path)
     };
     let shown = data::samples(options.seed ^ 0x5EED, 0, 16);
+    let captions: Vec<String> = shown.iter().map(|sample| sample.caption.clone()).collect();
     let mut sheet = |average: &[Tensor], path: &Path| {
         let drawn = run::with_values(&leaves, average, || {
-            draw_samples(&unet, &vae, &conditioner, &folder, &shown)
+            let artist =
+                Artist { unet: &unet, vae: &vae, conditioner: &conditioner, folder: &folder };
+            artist.draw(&captions, 20, 1)
         })?;
-        let cells: Vec<_> =
-            drawn.into_iter().zip(&shown).map(|(cell, s)| (cell, s.caption.clone())).collect();
+        let cells: Vec<_> = drawn.into_iter().zip(captions.clone()).collect();
         let sheet = crate::contact_sheet(&cells, 4);
         picture::write(path, &sheet, None, picture::Existing::Replace)?;
         Ok(())
@@ -124,38 +125,4 @@ pub(super) fn train(
         batch_size: options.batch_size,
     };
     run::fit("unet", options, &source, &mut step, &mut keep, Some(&mut sheet), report)
-}
-
-/// Draws each caption with seed 1 and guidance 4, in 20 steps.
-fn draw_samples(
-    unet: &UNet,
-    vae: &Vae,
-    conditioner: &Conditioner,
-    folder: &ModelFolder,
-    samples: &[Sample],
-) -> Result<Vec<image::RgbImage>, Error> {
-    let encode = |text: &str| -> Result<_, Error> {
-        let tokens = conditioner.tokenize(text, &[], Overflow::Truncate)?;
-        Ok(conditioner.encode(&[&tokens], &[]).map(|c| c.to_kind(unet.kind())))
-    };
-    let negative = encode("")?;
-    let side = folder.unet.sample_size.unwrap_or(32);
-    let mut pictures = Vec::new();
-    for sample in samples {
-        let guidance = Guidance::classifier_free(&encode(&sample.caption)?, &negative, 4.0, 0.0);
-        let draw = Generator::cpu(1);
-        let mut noise =
-            || draw.randn(&[1, folder.unet.in_channels, side, side]).to_device(unet.device());
-        let initial = noise();
-        let config = SamplerConfig::default();
-        let mut sampler =
-            samplers::build(SamplerKind::DpmPlusPlus2M, &folder.scheduler, &config, 20)?;
-        let mut go_on = |_, _| ControlFlow::Continue(());
-        let latents = denoise(unet, &mut *sampler, &guidance, &initial, &mut noise, &mut go_on);
-        if let Some(latents) = latents {
-            let decoded = vae.decode(&latents).squeeze_dim(0).to_device(tch::Device::Cpu);
-            pictures.push(picture::to_rgb(&decoded)?);
-        }
-    }
-    Ok(pictures)
 }
