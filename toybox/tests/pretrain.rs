@@ -8,7 +8,8 @@ use std::path::Path;
 
 use models::folder::ModelFolder;
 use models::tokenizer::Tokenizer;
-use tch::{Device, Kind};
+use pipelines::photos::to_tensor;
+use tch::{Device, Kind, Tensor};
 use toybox::pretrain::{Options, Part, Report, pretrain};
 
 fn copy(from: &Path, to: &Path) {
@@ -79,5 +80,10 @@ fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
     base.load_text_encoder(Kind::Float, Device::Cpu).unwrap();
     base.load_unet(Kind::Float, Device::Cpu).unwrap();
     let vae = base.load_vae(Kind::Float, Device::Cpu).unwrap();
-    assert!(vae.scaling_factor() > 0.0 && (vae.scaling_factor() - 1.0).abs() > 1e-3);
+    let pictures: Vec<Tensor> = (0..8).map(|k| to_tensor(&toybox::sample(9, k).0.draw())).collect();
+    let latents = vae.encode(&Tensor::cat(&pictures, 0));
+    let spread = latents.mean.std(true).double_value(&[]);
+    assert!((spread - 1.0).abs() < 0.3, "the computed encoder spreads latents by {spread}");
+    let apart = latents.mean.std_dim([0, 2, 3].as_slice(), true, false).min().double_value(&[]);
+    assert!(apart > 0.2, "one of its components says next to nothing: {apart}");
 }
