@@ -23,7 +23,7 @@ mapfile -t drawn < <("$binaries/personalize" generate --concept "$run/my-bear.sa
 
 board=()
 for photo in "$photos"/*.png; do board+=("$photo=photo"); done
-for i in "${!drawn[@]}"; do board+=("${drawn[i]}=drawn: <my-bear> ${places[i]}"); done
+for i in "${!drawn[@]}"; do board+=("${drawn[i]}=my bear ${places[i]}"); done
 "$binaries/toybox" board --columns 5 "$pictures/sheet.png" "${board[@]}" >/dev/null
 
 say "done in $SECONDS seconds
