@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use pipelines::config::{Table, Value, parse_setting};
+use pipelines::config::{self, Table, Value};
 use pipelines::generate::GenerateRequest;
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
@@ -116,9 +116,12 @@ pub struct TrainArgs {
     /// Variant of the base's weight files, e.g. fp16
     #[arg(long)]
     variant: Option<String>,
-    /// Training method
+    /// Training method: core (the default) or ti
     #[arg(long)]
     method: Option<String>,
+    /// Variant of the method's preset; core has default, paper-literal, official-compat and fast
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
     /// Folder of the run
     #[arg(short, long, value_name = "DIR", visible_alias = "output-dir")]
     output: Option<PathBuf>,
@@ -137,7 +140,7 @@ pub struct TrainArgs {
     /// Start from random vectors
     #[arg(long)]
     init_random: bool,
-    /// object, style, captions or a file with a {} in each line
+    /// object, style, photo, captions or a file with a {} in each line
     #[arg(long, value_name = "SET")]
     templates: Option<String>,
     /// Side of the training pictures in pixels
@@ -209,6 +212,9 @@ pub struct TrainArgs {
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub print_config: bool,
+    /// Print the plan, five prompts with their token ids and the memory it needs; train and write nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
     /// How results are shown.
     #[command(flatten)]
     pub output_style: OutputStyle,
@@ -261,8 +267,7 @@ impl TrainArgs {
         let mut table: Table =
             keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
         for setting in &self.set {
-            let (key, value) = parse_setting(setting)?;
-            table.insert(key, value);
+            config::set(&mut table, setting)?;
         }
         Ok(table)
     }

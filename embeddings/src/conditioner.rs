@@ -5,7 +5,7 @@ use models::tokenizer::Tokenizer;
 use models::unet::{CrossAttnContext, KeyValue};
 use tch::{Kind, Tensor};
 
-use crate::{Initializer, Overflow, PromptError, PromptTokens, TextualInversion};
+use crate::{Initializer, Overflow, PromptError, PromptPair, PromptTokens, TextualInversion};
 
 /// Turns prompts into what the U-Net attends to.
 pub struct Conditioner {
@@ -33,6 +33,18 @@ impl Conditioner {
     /// What a word or phrase starts a concept from; an empty phrase has no tokens.
     pub fn initializer(&self, phrase: &str) -> Initializer {
         Initializer::Tokens(self.tokenizer.encode(phrase))
+    }
+
+    /// A prompt with `concepts` in it, beside the same prompt with `classes[i]` in place of concept i.
+    pub fn pair(
+        &self,
+        prompt: &str,
+        concepts: &[&TextualInversion],
+        classes: &[&str],
+    ) -> Result<PromptPair, PromptError> {
+        let object = self.tokenize(prompt, concepts, Overflow::Refuse)?;
+        let classes: Vec<Vec<i64>> = classes.iter().map(|c| self.tokenizer.encode(c)).collect();
+        PromptPair::new(object, prompt, &classes, &self.tokenizer)
     }
 
     /// The base's table of token vectors, `[rows, D]`.

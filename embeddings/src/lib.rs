@@ -7,9 +7,11 @@
 
 mod conditioner;
 pub mod file;
+mod pair;
 mod prompt;
 mod textual_inversion;
 
 pub use conditioner::Conditioner;
+pub use pair::PromptPair;
 pub use prompt::{Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in};
 pub use textual_inversion::{Initializer, TextualInversion};

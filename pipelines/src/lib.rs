@@ -13,6 +13,7 @@ mod device;
 mod error;
 pub mod generate;
 mod latents;
+pub mod objective;
 mod output;
 mod painter;
 pub mod photos;

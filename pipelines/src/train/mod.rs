@@ -1,11 +1,15 @@
 //! Training a concept: photos in, concept file out.
 
-mod objective;
+mod batches;
+mod context;
+mod memory;
 mod plan;
+mod preview;
 mod run;
 mod sample;
 
-pub use plan::TrainPlan;
+pub use plan::{Start, TrainPlan};
+pub use preview::{Preview, PromptPreview};
 pub use run::{Outcome, train};
 
 use std::ops::ControlFlow;

@@ -4,18 +4,34 @@ use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
 use embeddings::{Overflow, PromptTokens, TextualInversion, check_placeholder, placeholders_in};
+use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
+use torch_ext::Generator;
 
+use super::context::ContextPlan;
 use crate::config::TrainConfig;
 use crate::output::prepare_folder;
-use crate::photos::{Notice, PhotoSet};
+use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
 use crate::templates::Templates;
 use crate::trainer::state;
 use crate::{Base, DeviceChoice, Error, Precision};
+
+/// How a run stands to what lies in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// An earlier run there is refused.
+    New,
+    /// It is overwritten.
+    Overwrite,
+    /// It goes on.
+    Resume,
+    /// Nothing is trained or written, so it does not matter.
+    DryRun,
+}
 
 /// A checked run. Nothing changes it afterwards.
 #[derive(Debug)]
@@ -25,6 +41,8 @@ pub struct TrainPlan {
     pub(crate) photos: PhotoSet,
     pub(crate) photos_hash: String,
     pub(crate) captions: bool,
+    /// Of methods that regularise.
+    pub(crate) context: Option<ContextPlan>,
     /// One prompt a template, or one a photo where captions are used.
     pub(crate) prompts: Vec<String>,
     pub(crate) sample_prompts: Vec<String>,
@@ -32,22 +50,24 @@ pub struct TrainPlan {
     pub(crate) initializer: Option<String>,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
-    pub(crate) resume: bool,
+    pub(crate) start: Start,
     pub(crate) identity: String,
     warnings: Vec<String>,
 }
 
 impl TrainPlan {
-    /// Checks `config` against the photos, the base and the disk. With `resume` the run goes on from the
-    /// state in its folder; with `force` an earlier run there is overwritten.
-    pub fn new(config: TrainConfig, resume: bool, force: bool) -> Result<Self, Error> {
+    /// Checks `config` against the photos, the base and the disk.
+    pub fn new(mut config: TrainConfig, start: Start) -> Result<Self, Error> {
         config.check()?;
         check_placeholder(&config.concept)?;
         let device = config.device.parse::<DeviceChoice>()?.resolve()?;
         let variant = Some(config.variant.as_str()).filter(|v| !v.is_empty());
         let mut base = Base::open(&config.base, variant)?;
         base.check_clip_skip(config.clip_skip)?;
+        let context = ContextPlan::new(&config)?;
         let initializer = initializer(&config)?;
+        let tokenizer = base.folder.tokenizer()?;
+        config.vectors = vectors(&config, initializer.as_deref(), &tokenizer)?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
             pixels => pixels,
@@ -61,6 +81,7 @@ impl TrainPlan {
         let templates = match config.templates.as_str() {
             "object" => Templates::object(),
             "style" => Templates::style(),
+            "photo" => Templates::photo(),
             "captions" => Templates::from_captions(&photos, &config.concept)?,
             file => Templates::from_file(Path::new(file))?,
         };
@@ -82,23 +103,27 @@ impl TrainPlan {
             ));
         }
         let photos_hash = photos.hash();
+        if let Some(context) = &context {
+            warnings.extend(context.warnings(config.vectors, &tokenizer));
+        }
         let plan = Self {
-            identity: identity(&config, &photos_hash, &base.record.sketch),
+            identity: identity(&config, &photos_hash, &base.record.sketch, context.as_ref()),
             kind: config.precision.resolve(device),
             config,
             base,
             photos,
             photos_hash,
             captions,
+            context,
             prompts,
             sample_prompts,
             initializer,
             device,
-            resume,
+            start,
             warnings,
         };
-        plan.check_prompts()?;
-        plan.check_output(force)?;
+        plan.check_prompts(&tokenizer)?;
+        plan.check_output()?;
         Ok(plan)
     }
 
@@ -112,7 +137,7 @@ impl TrainPlan {
         let config = &self.config;
         let scheduler = &self.base.record.prediction_type;
         let photo = &self.photos.photos[0].pixels;
-        vec![
+        let mut lines = vec![
             format!(
                 "{}: {} vector(s) of {} from {} photos at {}x{}",
                 config.concept,
@@ -138,7 +163,30 @@ impl TrainPlan {
                 config.batch_size,
                 config.effective_learning_rate()
             ),
-        ]
+        ];
+        if let Some(ContextPlan { config, class, set, prompts }) = &self.context {
+            lines.push(format!(
+                "beside '{class}' at {} prompts ({set}), weights {} of the encodings and {} of the attention",
+                prompts.len(),
+                config.lambda_emb,
+                config.lambda_attn
+            ));
+        }
+        lines
+    }
+
+    /// The pictures that stand for each photo.
+    pub(crate) fn views(&self) -> Vec<Vec<RgbImage>> {
+        let (augmentation, count) = match &self.context {
+            Some(context) => (context.config.augmentation, context.config.views as usize),
+            None => (Augmentation::None, 1),
+        };
+        // Apart from the run's own sequence, which a resumed run takes up in its middle.
+        let draw = Generator::cpu(!self.config.seed);
+        let views = |photo: &Photo| {
+            augmentation.views(&photo.pixels, self.config.flip, count, &draw)
+        };
+        self.photos.photos.iter().map(views).collect()
     }
 
     /// The concept's file: named after the concept, in the folder of the run.
@@ -148,8 +196,7 @@ impl TrainPlan {
     }
 
     /// Every prompt must fit; the concept's length is known before its vectors are.
-    fn check_prompts(&self) -> Result<(), Error> {
-        let tokenizer = self.base.folder.tokenizer()?;
+    fn check_prompts(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
         let room = tokenizer.length() - 2;
         if self.config.vectors as usize >= room {
             return Err(Error::Usage(format!(
@@ -159,13 +206,14 @@ impl TrainPlan {
         }
         let stand_in = self.stand_in();
         let fits = |prompt: &String| {
-            PromptTokens::new(prompt, &[&stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
+            PromptTokens::new(prompt, &[&stand_in], tokenizer, Overflow::Refuse).map(|_| ())
         };
         self.prompts.iter().chain(&self.sample_prompts).try_for_each(fits)?;
         if !self.sample_prompts.is_empty() {
             self.check_sampling()?;
         }
-        self.check_initializer(&tokenizer)
+        self.check_initializer(tokenizer)?;
+        self.context.as_ref().map_or(Ok(()), |context| context.check(&stand_in, tokenizer))
     }
 
     /// Sample pictures fail now rather than in the middle of the run.
@@ -181,7 +229,14 @@ impl TrainPlan {
     }
 
     fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
-        let Some(phrase) = &self.initializer else { return Ok(()) };
+        let class = self.context.as_ref().map(|context| &context.class);
+        for phrase in self.initializer.iter().chain(class) {
+            self.check_phrase(phrase, tokenizer)?;
+        }
+        Ok(())
+    }
+
+    fn check_phrase(&self, phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
         if let Some(word) = placeholders_in(phrase).next() {
             let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
             return Err(Error::Usage(text));
@@ -194,20 +249,22 @@ impl TrainPlan {
     }
 
     /// A concept of the right length and no meaning.
-    fn stand_in(&self) -> TextualInversion {
+    pub(crate) fn stand_in(&self) -> TextualInversion {
         let vectors =
             Tensor::zeros([i64::from(self.config.vectors), 1], (Kind::Float, Device::Cpu));
         TextualInversion::new(&self.config.concept, &vectors)
     }
 
     /// The folder of the run can be written, and holds no other run.
-    fn check_output(&self, force: bool) -> Result<(), Error> {
+    fn check_output(&self) -> Result<(), Error> {
         let folder = &self.config.output;
         let (concept, state) = (self.concept_path(), folder.join(state::FILE));
-        if self.resume {
-            return state::check(folder, self.config.steps, &self.identity);
+        match self.start {
+            Start::DryRun => return Ok(()),
+            Start::Resume => return state::check(folder, self.config.steps, &self.identity),
+            Start::New | Start::Overwrite => {}
         }
-        if !force && (concept.exists() || state.exists()) {
+        if self.start == Start::New && (concept.exists() || state.exists()) {
             let text = format!(
                 "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
                 folder.display()
@@ -233,9 +290,32 @@ fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
     }
 }
 
+/// As many vectors as asked for, or for 0 as many as the class, else the initializer, has tokens.
+fn vectors(
+    config: &TrainConfig,
+    initializer: Option<&str>,
+    tokenizer: &Tokenizer,
+) -> Result<u32, Error> {
+    let class = Some(config.class.trim()).filter(|class| !class.is_empty());
+    match (config.vectors, class.or(initializer)) {
+        (0, Some(phrase)) => Ok(tokenizer.encode(phrase).len().max(1) as u32),
+        (0, None) => Err(Error::Usage(
+            "vectors is 0, which means as many as the class has tokens, but there is no class; pass --vectors 1 or --class cat".into(),
+        )),
+        (vectors, _) => Ok(vectors),
+    }
+}
+
 /// What must be equal for a resumed run to be the same run: everything but its length, its place on disk
 /// and what it shows.
-fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
+fn identity(
+    config: &TrainConfig,
+    photos: &str,
+    vocabulary: &[f32],
+    context: Option<&ContextPlan>,
+) -> String {
+    // The prompts may lie in a file, which may have changed.
+    let context = context.map_or(String::new(), |context| context.prompts.join("\n"));
     let same = TrainConfig {
         steps: 0,
         output: PathBuf::new(),
@@ -248,5 +328,5 @@ fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
         sample_guidance: 0.0,
         ..config.clone()
     };
-    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}", same.to_toml())))
+    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}{context}", same.to_toml())))
 }

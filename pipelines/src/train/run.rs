@@ -11,13 +11,18 @@ use models::unet::UNet;
 use tch::Kind;
 use torch_ext::Generator;
 
-use super::objective::{Prompts, Reconstruction};
-use super::plan::TrainPlan;
+use super::batches::{PhotoBatches, Prompts};
+use super::plan::{Start, TrainPlan};
 use super::sample::sample_picture;
 use super::{Event, Observer};
 use crate::Error;
+use crate::config::AttentionMode;
 use crate::error::guarded;
 use crate::latents::LatentCache;
+use crate::objective::{
+    ContextAttention, ContextEmbedding, NormPolicy, Objective, Reconstruction, SharedQueries,
+    SharedQueryAttention,
+};
 use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
 
 /// How a run ended.
@@ -39,7 +44,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let (config, device) = (&plan.config, plan.device);
     let mut interrupted = observer.on(&Event::Phase { doing: "encoding the photos" }).is_break();
     let vae = plan.base.folder.load_vae(plan.kind, device)?;
-    let latents = LatentCache::encode(&plan.photos.photos, config.flip, &vae, device);
+    let latents = LatentCache::encode(&plan.views(), &vae, device);
     drop(vae);
 
     interrupted |= observer.on(&Event::Phase { doing: "reading the base" }).is_break();
@@ -56,27 +61,55 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let concept = TextualInversion::initialize(word, count, &initializer, table, &draw);
 
     let mut trainer = trainer(plan, &concept, draw);
-    if plan.resume {
+    if plan.start == Start::Resume {
         state::load(&mut trainer, &config.output)?;
     }
     write_config(plan)?;
     let tokenize = |prompt: &String| conditioner.tokenize(prompt, &[&concept], Overflow::Refuse);
     let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
-    let mut objective = Reconstruction {
+    let schedule = plan.noise_schedule()?;
+    let context = plan.context.as_ref().map(|c| c.prompts(&conditioner, &concept)).transpose()?;
+    let queries = context.as_ref().map(|prompts| SharedQueries::new(prompts, &unet));
+    let batches = PhotoBatches {
         latents,
         prompts: if plan.captions {
             Prompts::Captions(prompts)
         } else {
             Prompts::Templates(prompts)
         },
-        schedule: plan.noise_schedule()?,
-        conditioner: &conditioner,
-        unet: &unet,
-        concept: &concept,
+        schedule: &schedule,
         batch_size: config.batch_size as usize,
-        min_snr_gamma: config.min_snr_gamma,
+        accumulation: config.gradient_accumulation.into(),
+        context_prompts: plan.context.as_ref().map_or(0, |context| context.prompts.len()),
         seed: config.seed,
     };
+    let core = config.core.as_ref();
+    let shared_queries = core.is_some_and(|core| {
+        core.attn_mode == AttentionMode::SharedQuery && core.lambda_attn > 0.0
+    });
+    let norm = core.map_or(NormPolicy::Free, |core| core.norm_policy(config.steps));
+    let mut objective = Objective::new(batches, norm).with(
+        1.0,
+        Reconstruction {
+            schedule: &schedule,
+            conditioner: &conditioner,
+            unet: &unet,
+            concept: &concept,
+            min_snr_gamma: config.min_snr_gamma,
+            queries: queries.as_ref().filter(|_| shared_queries),
+        },
+    );
+    if let (Some(core), Some(prompts), Some(queries)) = (core, &context, &queries) {
+        objective = objective.with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis });
+        let reduction = core.attn_reduce;
+        objective = match core.attn_mode {
+            AttentionMode::FullPass => objective
+                .with(core.lambda_attn, ContextAttention { prompts, unet: &unet, reduction }),
+            AttentionMode::SharedQuery => {
+                objective.with(core.lambda_attn, SharedQueryAttention { queries, reduction })
+            }
+        };
+    }
 
     let mut log = StepLog::open(&config.output, trainer.step)?;
     let parameters = concept.vectors().numel() as i64;
