@@ -330,6 +330,9 @@ pub struct GenerateArgs {
     /// 2 leaves out the text encoder's last block
     #[arg(long, default_value_t = 1)]
     clip_skip: usize,
+    /// Tune copies of the concepts to each prompt for so many steps first, 10 for instance; no file changes
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "STEPS")]
+    refine: u64,
     /// Cut prompts of more than 75 tokens instead of refusing them
     #[arg(long)]
     truncate: bool,
@@ -386,6 +389,7 @@ impl GenerateArgs {
             width: self.width,
             height: self.height,
             clip_skip: self.clip_skip,
+            refine: self.refine,
             truncate: self.truncate,
             grid: self.grid,
             no_metadata: self.no_metadata,

@@ -20,8 +20,8 @@ use crate::TextualInversion;
 /// The version of this layout; a file with a higher one is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Textual Inversion, the method whose concepts are plain token vectors.
-const METHOD: &str = "ti";
+/// The methods whose concepts are plain token vectors: Textual Inversion, and `CoRe`, which differs in its loss only.
+const METHODS: [&str; 2] = ["ti", "core"];
 const TENSOR: &str = "emb_params";
 const VERSION_KEY: &str = "personalize.format_version";
 const RECORD_KEY: &str = "personalize.concept";
@@ -29,7 +29,7 @@ const RECORD_KEY: &str = "personalize.concept";
 /// What is known of a concept besides its vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConceptRecord {
-    /// The training method: `ti`.
+    /// The training method: `ti` or `core`.
     pub method: String,
     /// The word that stands for it.
     pub token: String,
@@ -265,10 +265,10 @@ impl ConceptFile {
                 let record: ConceptRecord = serde_json::from_str(json).map_err(|e| {
                     invalid(format!("its metadata is damaged ({e}); copy or train it again"))
                 })?;
-                if record.method != METHOD {
-                    let method = record.method.escape_debug();
+                if !METHODS.contains(&record.method.as_str()) {
+                    let (method, known) = (record.method.escape_debug(), METHODS.join(", "));
                     return Err(invalid(format!(
-                        "a concept of the method '{method}', but this version reads '{METHOD}'; update personalize"
+                        "a concept of the method '{method}', but this version reads {known}; update personalize"
                     )));
                 }
                 (record, Origin::Native)
@@ -360,7 +360,7 @@ fn foreign_record(path: &Path, key: &str) -> ConceptRecord {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let token = if generic { format!("<{stem}>") } else { key.to_owned() };
     ConceptRecord {
-        method: METHOD.to_owned(),
+        method: METHODS[0].to_owned(),
         token,
         class: None,
         base: None,

@@ -88,6 +88,7 @@ fn time_denoising(
         count: 1,
         batch_size: 1,
         seed: 1,
+        refine: 0,
         steps: steps.all() + 1,
         guidance: 7.5,
         guidance_rescale: 0.0,

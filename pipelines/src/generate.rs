@@ -10,7 +10,7 @@ use embeddings::{
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerName};
 use models::schedule::TimestepSpacing;
-use models::unet::CrossAttnContext;
+use models::unet::{CrossAttnContext, UNet};
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
 
@@ -18,6 +18,7 @@ use crate::error::guarded;
 use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
+use crate::refine::{RefinePlan, Refined, Refiner};
 use crate::{Base, DeviceChoice, Error, Precision};
 
 /// What a user asks for.
@@ -57,6 +58,8 @@ pub struct GenerateRequest {
     pub height: Option<i64>,
     /// Layers of the text encoder counted from its end: 1 is all, 2 leaves out the last.
     pub clip_skip: usize,
+    /// Steps for which copies of the concepts are tuned to each prompt first; 0 is none.
+    pub refine: u64,
     /// Cut prompts that are too long.
     pub truncate: bool,
     /// Write one picture of all pictures too.
@@ -81,6 +84,7 @@ pub struct GeneratePlan {
     used: Vec<UsedConcept>,
     prompts: Vec<PromptTokens>,
     negative: PromptTokens,
+    refinement: Option<RefinePlan>,
     sampling: Sampling,
     device: Device,
     kind: Kind,
@@ -99,6 +103,8 @@ pub enum Progress<'a> {
         /// Evaluations in all.
         total: usize,
     },
+    /// Copies of the concepts were tuned to a prompt.
+    Refined(&'a Refined),
     /// A picture was written.
     Picture(&'a Path),
 }
@@ -108,6 +114,8 @@ pub enum Progress<'a> {
 pub struct Drawn {
     /// One path a picture, in the order of prompts and seeds; the grid, if any, last.
     pub paths: Vec<PathBuf>,
+    /// What refining did, a report for each prompt with concepts.
+    pub refined: Vec<Refined>,
     /// Whether the observer stopped it before the last picture.
     pub interrupted: bool,
 }
@@ -124,7 +132,8 @@ impl GeneratePlan {
         );
         base.check_size(&[("width", width), ("height", height)])?;
         base.check_clip_skip(request.clip_skip)?;
-        let (concepts, used, warnings) = read_concepts(&request.concepts, &mut base)?;
+        let Concepts { concepts, classes, used, warnings } =
+            read_concepts(&request.concepts, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
         let config = SamplerConfig {
@@ -149,6 +158,14 @@ impl GeneratePlan {
         let tokens = |prompt: &str| PromptTokens::new(prompt, &references, &tokenizer, overflow);
         let prompts = request.prompts.iter().map(|p| tokens(p)).collect::<Result<Vec<_>, _>>()?;
         let negative = tokens(&request.negative_prompt)?;
+        let refinement = match request.refine {
+            0 => None,
+            steps => {
+                let prompts: Vec<_> =
+                    request.prompts.iter().map(String::as_str).zip(&prompts).collect();
+                Some(RefinePlan::new(steps, &prompts, &concepts, &classes, &tokenizer)?)
+            }
+        };
         check_output(&request)?;
         let kind = request.precision.resolve(device);
         let mut plan = Self {
@@ -158,12 +175,13 @@ impl GeneratePlan {
             used,
             prompts,
             negative,
+            refinement,
             sampling,
             device,
             kind,
             warnings,
         };
-        plan.warn_of_unused_concepts();
+        plan.warn_of_no_effect();
         Ok(plan)
     }
 
@@ -172,12 +190,20 @@ impl GeneratePlan {
         &self.warnings
     }
 
-    fn warn_of_unused_concepts(&mut self) {
+    fn warn_of_no_effect(&mut self) {
         for (i, concept) in self.concepts.iter().enumerate() {
             let mut all = self.prompts.iter().chain([&self.negative]);
             if !all.any(|prompt| prompt.slots.iter().any(|slot| slot.concept == i)) {
                 let word = concept.placeholder();
                 self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
+            }
+        }
+        let Some(refinement) = &self.refinement else { return };
+        for (i, prompt) in self.request.prompts.iter().enumerate() {
+            if !refinement.concerns(i) {
+                self.warnings.push(format!(
+                    "'{prompt}' holds no concept, so --refine has no effect on it"
+                ));
             }
         }
     }
@@ -192,12 +218,31 @@ impl GeneratePlan {
             schedule: if sampling.config.karras == Some(true) { "karras" } else { "" }.to_owned(),
             guidance: sampling.guidance,
             seed,
+            refine: request.refine,
             width: sampling.width as u32,
             height: sampling.height as u32,
             base: self.base.record.name.clone(),
             precision: Precision::name(self.kind).to_owned(),
             concepts: self.used.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn refiner<'a>(
+        &self,
+        plan: &'a RefinePlan,
+        conditioner: &'a Conditioner,
+        unet: &'a UNet,
+    ) -> Refiner<'a> {
+        let (folder, f) = (&self.base.folder, self.base.folder.vae.downscale());
+        let Sampling { width, height, .. } = self.sampling;
+        Refiner {
+            plan,
+            conditioner,
+            unet,
+            timesteps: folder.scheduler.num_train_timesteps as i64,
+            shape: [1, folder.unet.in_channels, height / f, width / f],
+            seed: self.request.seed,
         }
     }
 
@@ -223,18 +268,39 @@ fn run(
     observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Drawn, Error> {
     let (request, folder) = (&plan.request, &plan.base.folder);
-    let mut drawn = Drawn { paths: Vec::new(), interrupted: true };
+    let mut drawn = Drawn { paths: Vec::new(), refined: Vec::new(), interrupted: true };
     if observer(Progress::Phase("reading the base")).is_break() {
         return Ok(drawn);
     }
-    let clip = folder.load_text_encoder(plan.kind, plan.device)?;
+    // The gradient of a refinement passes through the text encoder: f32, as in training.
+    let refines = plan.refinement.is_some();
+    let clip = folder.load_text_encoder(if refines { Kind::Float } else { plan.kind }, plan.device)?;
     let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
-    let concepts: Vec<&TextualInversion> = plan.concepts.iter().collect();
-    let negative = conditioner.encode(&[&plan.negative], &concepts);
-    let contexts: Vec<CrossAttnContext> =
-        plan.prompts.iter().map(|prompt| conditioner.encode(&[prompt], &concepts)).collect();
+    let mut unet = refines.then(|| folder.load_unet(plan.kind, plan.device)).transpose()?;
+    let encode = |prompt: &PromptTokens, concepts: &[TextualInversion]| {
+        conditioner.encode(&[prompt], &concepts.iter().collect::<Vec<_>>())
+    };
+    let negative = encode(&plan.negative, &plan.concepts);
+    let mut contexts: Vec<CrossAttnContext> = Vec::new();
+    for (i, prompt) in plan.prompts.iter().enumerate() {
+        let tuned = match (&plan.refinement, &unet) {
+            (Some(refinement), Some(unet)) if refinement.concerns(i) => {
+                let refiner = plan.refiner(refinement, &conditioner, unet);
+                let Some((concepts, report)) = refine(&refiner, plan, i, observer)? else {
+                    return Ok(drawn);
+                };
+                drawn.refined.push(report);
+                Some(concepts)
+            }
+            _ => None,
+        };
+        contexts.push(encode(prompt, tuned.as_ref().unwrap_or(&plan.concepts)));
+    }
     drop(conditioner);
-    let unet = folder.load_unet(plan.kind, plan.device)?;
+    let unet = match unet.take() {
+        Some(unet) => unet,
+        None => folder.load_unet(plan.kind, plan.device)?,
+    };
     let vae = folder.load_vae(plan.kind, plan.device)?;
     let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
 
@@ -283,6 +349,32 @@ fn run(
     Ok(drawn)
 }
 
+/// Tunes copies of the concepts to prompt `i` and reports it; nothing where the observer stopped it.
+fn refine(
+    refiner: &Refiner<'_>,
+    plan: &GeneratePlan,
+    i: usize,
+    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Option<(Vec<TextualInversion>, Refined)>, Error> {
+    let prompt = &plan.request.prompts[i];
+    let phase = format!("refining for '{prompt}'");
+    if observer(Progress::Phase(&phase)).is_break() {
+        return Ok(None);
+    }
+    let (mut done, total) = (0, plan.request.refine as usize);
+    let mut flow = || {
+        done += 1;
+        observer(Progress::Step { done, total })
+    };
+    let refined = refiner.refine(i, prompt, &plan.concepts, &mut flow)?;
+    if let Some((_, report)) = &refined
+        && observer(Progress::Refined(report)).is_break()
+    {
+        return Ok(None);
+    }
+    Ok(refined)
+}
+
 /// The spacing of timesteps by its name.
 pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
     match name {
@@ -295,10 +387,18 @@ pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
     }
 }
 
-type Concepts = (Vec<TextualInversion>, Vec<UsedConcept>, Vec<String>);
+/// Concepts that belong to a base, as they were read.
+#[derive(Default)]
+struct Concepts {
+    concepts: Vec<TextualInversion>,
+    /// What each is an example of, where its file says it.
+    classes: Vec<Option<String>>,
+    used: Vec<UsedConcept>,
+    warnings: Vec<String>,
+}
 
 fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result<Concepts, Error> {
-    let (mut concepts, mut used) = (Vec::<TextualInversion>::new(), Vec::new());
+    let mut all = Concepts::default();
     let mut read = Vec::new();
     for (_, path) in files {
         let file = ConceptFile::read(path)?;
@@ -306,7 +406,7 @@ fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result
         read.push(file);
     }
     base.check_weights()?;
-    let warnings = read.iter().filter_map(|file| base.compare_vocabulary(file)).collect();
+    all.warnings = read.iter().filter_map(|file| base.compare_vocabulary(file)).collect();
     for ((name, path), file) in files.iter().zip(&read) {
         let concept = file.concept();
         let concept = match name {
@@ -318,14 +418,15 @@ fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result
             Some(_) => Error::from(e),
             None => Error::Usage(format!("{e}, as in --concept '<my-cat>={}'", path.display())),
         })?;
-        if concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(&word)) {
+        if all.concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(&word)) {
             return Err(PromptError::SamePlaceholder { word }.into());
         }
         let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-        used.push(UsedConcept { placeholder: word, hash: hex(&Sha256::digest(bytes)) });
-        concepts.push(concept);
+        all.used.push(UsedConcept { placeholder: word, hash: hex(&Sha256::digest(bytes)) });
+        all.classes.push(file.record.class.clone());
+        all.concepts.push(concept);
     }
-    Ok((concepts, used, warnings))
+    Ok(all)
 }
 
 fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {

@@ -10,7 +10,7 @@
 mod context;
 mod context_attention;
 mod context_embedding;
-mod norm;
+mod norms;
 mod reconstruction;
 mod shared_queries;
 
@@ -19,7 +19,8 @@ pub use context_attention::{
     AttentionMeans, AttentionReduction, ContextAttention, context_attention_loss,
 };
 pub use context_embedding::{ContextEmbedding, CosineAxis, context_embedding_loss};
-pub use norm::NormPolicy;
+pub use norms::NormPolicy;
+pub(crate) use norms::norm;
 pub use reconstruction::Reconstruction;
 pub use shared_queries::{SharedQueries, SharedQueryAttention};
 

@@ -30,7 +30,7 @@ impl NormPolicy {
 }
 
 /// Scales all vectors together to the joint norm of `before`, as the authors' code does for several.
-pub(crate) fn hold(before: &[Tensor], parameters: &mut [Tensor]) {
+fn hold(before: &[Tensor], parameters: &mut [Tensor]) {
     tch::no_grad(|| {
         for (parameter, before) in parameters.iter_mut().zip(before) {
             let (was, is) = (norm(before), norm(parameter));
