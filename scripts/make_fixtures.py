@@ -28,7 +28,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, families, generation, tokens, training, unet, vae
+from fixtures import clip, core, families, generation, tokens, training, unet, vae
 
 WRITERS = {
     "folders": families.write,
@@ -37,6 +37,7 @@ WRITERS = {
     "unet": unet.write,
     "vae": vae.write,
     "training": training.write,
+    "core": core.write,
     "generate": generation.write,
 }
 if importlib.util.find_spec("fixtures.samplers"):

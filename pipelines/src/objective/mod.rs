@@ -13,6 +13,8 @@ mod context_embedding;
 mod norms;
 mod reconstruction;
 mod shared_queries;
+#[cfg(test)]
+mod vectors;
 
 pub use context::ContextPrompts;
 pub use context_attention::{
