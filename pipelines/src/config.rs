@@ -124,4 +124,3 @@ impl TrainConfig {
         self.core.as_ref().map_or(Ok(()), CoreConfig::check)
     }
 }
-

@@ -201,9 +201,8 @@ impl GeneratePlan {
         let Some(refinement) = &self.refinement else { return };
         for (i, prompt) in self.request.prompts.iter().enumerate() {
             if !refinement.concerns(i) {
-                self.warnings.push(format!(
-                    "'{prompt}' holds no concept, so --refine has no effect on it"
-                ));
+                self.warnings
+                    .push(format!("'{prompt}' holds no concept, so --refine has no effect on it"));
             }
         }
     }
@@ -274,7 +273,8 @@ fn run(
     }
     // The gradient of a refinement passes through the text encoder: f32, as in training.
     let refines = plan.refinement.is_some();
-    let clip = folder.load_text_encoder(if refines { Kind::Float } else { plan.kind }, plan.device)?;
+    let clip =
+        folder.load_text_encoder(if refines { Kind::Float } else { plan.kind }, plan.device)?;
     let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
     let mut unet = refines.then(|| folder.load_unet(plan.kind, plan.device)).transpose()?;
     let encode = |prompt: &PromptTokens, concepts: &[TextualInversion]| {

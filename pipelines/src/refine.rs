@@ -63,7 +63,11 @@ impl RefinePlan {
         classes: &[Option<String>],
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
-        let config = TrainConfig::resolve(None, None, Table::from_iter([("method".to_owned(), "core".into())]))?;
+        let config = TrainConfig::resolve(
+            None,
+            None,
+            Table::from_iter([("method".to_owned(), "core".into())]),
+        )?;
         let core = config.core.clone().expect("the preset of the method core has its table");
         let ids: Vec<Vec<i64>> = classes
             .iter()
@@ -162,7 +166,8 @@ impl Refiner<'_> {
             }
             stopped = flow().is_break();
             let stalled = record.step >= lowest.1 + PATIENCE;
-            let on = if stopped || stalled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let on =
+                if stopped || stalled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             Ok(on)
         };
         match trainer.fit(&mut near, &mut after_step) {

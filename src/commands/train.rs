@@ -5,9 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use pipelines::config::TrainConfig;
-use pipelines::train::{
-    Event, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train,
-};
+use pipelines::train::{Event, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train};
 use serde_json::json;
 
 use crate::cli::TrainArgs;
@@ -17,11 +15,8 @@ use crate::progress::Progress;
 
 /// Trains a concept; prints its path.
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
-    let config = TrainConfig::resolve(
-        args.preset.as_deref(),
-        args.config.as_deref(),
-        args.overrides()?,
-    )?;
+    let config =
+        TrainConfig::resolve(args.preset.as_deref(), args.config.as_deref(), args.overrides()?)?;
     if args.print_config {
         output::line(config.to_toml().trim_end());
         return Ok(ExitCode::SUCCESS);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::photos::Augmentation;
 use crate::objective::{AttentionReduction, CosineAxis, NormPolicy};
+use crate::photos::Augmentation;
 
 /// The keys of `[core]`; `configs/train/core.toml` explains each and holds its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

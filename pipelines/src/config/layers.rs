@@ -80,9 +80,8 @@ fn variant(method: &str, name: &str) -> Result<Table, Error> {
 
 fn read(path: &Path) -> Result<Table, Error> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        Error::Usage(format!("{name}: cannot be read: {e}{}", models::advice(&e)))
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::Usage(format!("{name}: cannot be read: {e}{}", models::advice(&e))))?;
     text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
         Error::Usage(format!("{name}: line {line} is not TOML: {}", e.message().trim()))

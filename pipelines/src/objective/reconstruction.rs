@@ -38,9 +38,9 @@ impl LossTerm for Reconstruction<'_> {
         let (x_t, timesteps) = (&step.x_t, &step.timesteps);
         let prediction = match self.queries {
             None => self.unet.forward(x_t, timesteps, &cond),
-            Some(queries) => queries.during(step, |probe| {
-                self.unet.forward_probed(x_t, timesteps, &cond, probe)
-            }),
+            Some(queries) => {
+                queries.during(step, |probe| self.unet.forward_probed(x_t, timesteps, &cond, probe))
+            }
         };
         let error = (prediction.to_kind(Kind::Float) - &photos.target).square();
         let error = error.mean_dim([1, 2, 3].as_slice(), false, Kind::Float); // [B]

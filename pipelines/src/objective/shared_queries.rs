@@ -40,7 +40,8 @@ impl<'a> SharedQueries<'a> {
         };
         let result = pass(&mut probe);
         let (objects, references): (Vec<_>, Vec<_>) = probe.means.into_iter().unzip();
-        *self.means.borrow_mut() = Some((Tensor::stack(&objects, 0), Tensor::stack(&references, 0)));
+        *self.means.borrow_mut() =
+            Some((Tensor::stack(&objects, 0), Tensor::stack(&references, 0)));
         result
     }
 }

@@ -60,7 +60,8 @@ fn part(photo: &RgbImage, area: f64, left: f64, top: f64) -> RgbImage {
     let shrunk = |side: u32| ((f64::from(side) * area.sqrt()).round() as u32).clamp(1, side);
     let (w, h) = (shrunk(width), shrunk(height));
     let start = |room: u32, share: f64| (f64::from(room) * share).round() as u32;
-    let part = Rectangle { x: start(width - w, left), y: start(height - h, top), width: w, height: h };
+    let part =
+        Rectangle { x: start(width - w, left), y: start(height - h, top), width: w, height: h };
     part.resized(photo, (width, height))
 }
 

@@ -183,9 +183,8 @@ impl TrainPlan {
         };
         // Apart from the run's own sequence, which a resumed run takes up in its middle.
         let draw = Generator::cpu(!self.config.seed);
-        let views = |photo: &Photo| {
-            augmentation.views(&photo.pixels, self.config.flip, count, &draw)
-        };
+        let views =
+            |photo: &Photo| augmentation.views(&photo.pixels, self.config.flip, count, &draw);
         self.photos.photos.iter().map(views).collect()
     }
 

@@ -84,9 +84,8 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         seed: config.seed,
     };
     let core = config.core.as_ref();
-    let shared_queries = core.is_some_and(|core| {
-        core.attn_mode == AttentionMode::SharedQuery && core.lambda_attn > 0.0
-    });
+    let shared_queries = core
+        .is_some_and(|core| core.attn_mode == AttentionMode::SharedQuery && core.lambda_attn > 0.0);
     let norm = core.map_or(NormPolicy::Free, |core| core.norm_policy(config.steps));
     let mut objective = Objective::new(batches, norm).with(
         1.0,
@@ -100,7 +99,8 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         },
     );
     if let (Some(core), Some(prompts), Some(queries)) = (core, &context, &queries) {
-        objective = objective.with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis });
+        objective =
+            objective.with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis });
         let reduction = core.attn_reduce;
         objective = match core.attn_mode {
             AttentionMode::FullPass => objective
