@@ -20,7 +20,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// Two steps of `CoRe` on two samples each.
+/// Two steps of CoRe on two samples each.
 const SMALL: [&str; 6] = ["--method", "core", "--batch-size", "2", "--set", "core.views=2"];
 
 fn train_core(out: &Path, more: &[&str]) -> Run {
@@ -44,7 +44,7 @@ fn vectors(folder: &Path) -> Vec<f32> {
     Vec::try_from(concept(folder).concept().vectors().reshape([-1])).expect("numbers")
 }
 
-/// A concept of `CoRe` for the SD 1.x base, a little away from its class.
+/// A concept of CoRe for the SD 1.x base, a little away from its class.
 fn trained() -> &'static Path {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
     FILE.get_or_init(|| {

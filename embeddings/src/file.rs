@@ -20,7 +20,7 @@ use crate::TextualInversion;
 /// The version of this layout; a file with a higher one is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The methods whose concepts are plain token vectors: Textual Inversion, and `CoRe`, which differs in its loss only.
+/// The methods whose concepts are plain token vectors: Textual Inversion, and CoRe, which differs in its loss only.
 const METHODS: [&str; 2] = ["ti", "core"];
 const TENSOR: &str = "emb_params";
 const VERSION_KEY: &str = "personalize.format_version";

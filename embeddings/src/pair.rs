@@ -10,7 +10,7 @@ use crate::{PromptError, PromptTokens, Slot};
 
 /// Two prompts that differ in the concepts' places only.
 ///
-/// Source: Wu et al. 2024 (`CoRe`), section "Context Regularization"; which positions count is the authors' code.
+/// Source: Wu et al. 2024 (CoRe), section "Context Regularization"; which positions count is the authors' code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptPair {
     /// With the concepts in their slots, y*.

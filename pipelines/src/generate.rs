@@ -1,5 +1,9 @@
 //! Prompts with concepts to pictures.
 
+mod request;
+
+pub use request::{GenerateRequest, parse_spacing};
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +13,6 @@ use embeddings::{
 };
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerName};
-use models::schedule::TimestepSpacing;
 use models::unet::{CrossAttnContext, UNet};
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
@@ -19,62 +22,8 @@ use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
 use crate::refine::{RefinePlan, Refined, Refiner};
-use crate::{Base, DeviceChoice, Error, Precision};
-
-/// What a user asks for.
-#[derive(Debug, Clone)]
-pub struct GenerateRequest {
-    /// Folder of the base model.
-    pub base: PathBuf,
-    /// Variant of its weight files.
-    pub variant: Option<String>,
-    /// Concept files, each with the word it is called by, where that is not the file's own.
-    pub concepts: Vec<(Option<String>, PathBuf)>,
-    /// Prompts, in which concepts stand by their words.
-    pub prompts: Vec<String>,
-    /// What the pictures should not be; may hold concepts.
-    pub negative_prompt: String,
-    /// Pictures a prompt.
-    pub count: u32,
-    /// Pictures drawn at once.
-    pub batch_size: u32,
-    /// Of the first picture of each prompt; picture i has seed + i.
-    pub seed: u64,
-    /// Denoising steps.
-    pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
-    pub guidance: f64,
-    /// Pull of the guided prediction's deviation back to the conditional one's, 0 to 1.
-    pub guidance_rescale: f64,
-    /// Name of the sampler.
-    pub sampler: String,
-    /// Spacing of timesteps, where it is not the scheduler's own.
-    pub spacing: Option<TimestepSpacing>,
-    /// Karras noise levels, where the sampler's name does not say it.
-    pub karras: bool,
-    /// Width in pixels, where it is not the base's own.
-    pub width: Option<i64>,
-    /// Height in pixels, where it is not the base's own.
-    pub height: Option<i64>,
-    /// Layers of the text encoder counted from its end: 1 is all, 2 leaves out the last.
-    pub clip_skip: usize,
-    /// Steps for which copies of the concepts are tuned to each prompt first; 0 is none.
-    pub refine: u64,
-    /// Cut prompts that are too long.
-    pub truncate: bool,
-    /// Write one picture of all pictures too.
-    pub grid: bool,
-    /// Write no parameters into the pictures.
-    pub no_metadata: bool,
-    /// Replace pictures of the same name.
-    pub force: bool,
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// In what kind of number.
-    pub precision: Precision,
-    /// Folder for the pictures, or one `.png` file for one picture.
-    pub output: PathBuf,
-}
+use crate::{Base, Error, Precision};
+use request::is_png;
 
 /// A checked request. Nothing changes it afterwards.
 pub struct GeneratePlan {
@@ -123,7 +72,7 @@ pub struct Drawn {
 impl GeneratePlan {
     /// Checks a request against the base, the concepts and the disk; reads no weight of the base.
     pub fn new(request: GenerateRequest) -> Result<Self, Error> {
-        check_numbers(&request)?;
+        request.check()?;
         let device = request.device.resolve()?;
         let mut base = Base::open(&request.base, request.variant.as_deref())?;
         let (width, height) = (
@@ -375,18 +324,6 @@ fn refine(
     Ok(refined)
 }
 
-/// The spacing of timesteps by its name.
-pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
-    match name {
-        "leading" => Ok(TimestepSpacing::Leading),
-        "trailing" => Ok(TimestepSpacing::Trailing),
-        "linspace" => Ok(TimestepSpacing::Linspace),
-        other => Err(Error::Usage(format!(
-            "spacing '{other}' is unknown; use leading, trailing or linspace"
-        ))),
-    }
-}
-
 /// Concepts that belong to a base, as they were read.
 #[derive(Default)]
 struct Concepts {
@@ -429,41 +366,9 @@ fn read_concepts(files: &[(Option<String>, PathBuf)], base: &mut Base) -> Result
     Ok(all)
 }
 
-fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {
-    let refuse = |text: &str| Err(Error::Usage(text.to_owned()));
-    if request.prompts.is_empty() {
-        return refuse("no prompt is given; pass --prompt 'a photo of <cat>'");
-    }
-    for (flag, number) in [
-        ("--count", request.count as usize),
-        ("--batch-size", request.batch_size as usize),
-        ("--clip-skip", request.clip_skip),
-    ] {
-        if number == 0 {
-            return refuse(&format!("{flag} is 0; give 1 or more"));
-        }
-    }
-    let (guidance, rescale) = (request.guidance, request.guidance_rescale);
-    if !guidance.is_finite() {
-        return refuse(&format!("--guidance is {guidance}; give a finite number such as 7.5"));
-    }
-    if !(0.0..=1.0).contains(&rescale) {
-        return refuse(&format!("--guidance-rescale is {rescale}; give a number from 0 to 1"));
-    }
-    if is_png(&request.output) && (request.prompts.len() > 1 || request.count > 1 || request.grid) {
-        return refuse("--output names one picture, but several are asked for; give a folder");
-    }
-    Ok(())
-}
-
 /// The folder of the pictures exists afterwards and can be written.
 fn check_output(request: &GenerateRequest) -> Result<(), Error> {
     let output = &request.output;
     let folder = if is_png(output) { output.parent().unwrap_or(Path::new("")) } else { output };
     prepare_folder(folder)
-}
-
-/// Whether a path names one picture rather than a folder.
-fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && !path.is_dir()
 }

@@ -1,8 +1,8 @@
 //! Test-time optimisation: a copy of a concept is tuned to one prompt, so that none of its words is ignored.
 //!
-//! Only the two regularisers of `CoRe` are minimised, which need no photos. The concept's file is not touched.
+//! Only the two regularisers of CoRe are minimised, which need no photos. The concept's file is not touched.
 //!
-//! Source: Wu et al. 2024 (`CoRe`), section "Test-time Optimization". Of our own are: pure noise at late timesteps in
+//! Source: Wu et al. 2024 (CoRe), section "Test-time Optimization". Of our own are: pure noise at late timesteps in
 //! place of noised photos, the same for every step; a held norm; a bound on the move; an end as soon as nothing falls.
 
 use std::ops::ControlFlow;
@@ -55,7 +55,7 @@ pub(crate) struct RefinePlan {
 }
 
 impl RefinePlan {
-    /// Takes learning rate, weights and bounds from the preset of `CoRe`. Each concept of a prompt needs a class.
+    /// Takes learning rate, weights and bounds from the preset of CoRe. Each concept of a prompt needs a class.
     pub(crate) fn new(
         steps: u64,
         prompts: &[(&str, &PromptTokens)],

@@ -89,7 +89,7 @@ impl Templates {
             .expect("the embedded file is tested")
     }
 
-    /// The one template of `CoRe`'s reconstruction.
+    /// The one template of CoRe's reconstruction.
     pub fn photo() -> Self {
         Self { lines: vec!["a photo of a {}".to_owned()] }
     }

@@ -1,4 +1,4 @@
-//! The table `[core]` of a configuration: what `CoRe` adds to Textual Inversion.
+//! The table `[core]` of a configuration: what CoRe adds to Textual Inversion.
 
 use serde::{Deserialize, Serialize};
 

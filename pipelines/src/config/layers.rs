@@ -65,17 +65,15 @@ fn variant(method: &str, name: &str) -> Result<Table, Error> {
     if name == "default" {
         return Ok(Table::new());
     }
-    match of_method().find(|(_, known, _)| *known == name) {
-        Some((.., text)) => Ok(embedded(text)),
-        None => {
-            let known: Vec<&str> =
-                ["default"].into_iter().chain(of_method().map(|(_, known, _)| *known)).collect();
-            Err(Error::Usage(format!(
-                "the method '{method}' has no preset '{name}'; known: {}",
-                known.join(", ")
-            )))
-        }
+    if let Some((.., text)) = of_method().find(|(_, known, _)| *known == name) {
+        return Ok(embedded(text));
     }
+    let known: Vec<&str> =
+        ["default"].into_iter().chain(of_method().map(|(_, known, _)| *known)).collect();
+    Err(Error::Usage(format!(
+        "the method '{method}' has no preset '{name}'; known: {}",
+        known.join(", ")
+    )))
 }
 
 fn read(path: &Path) -> Result<Table, Error> {

@@ -2,7 +2,7 @@
 //!
 //! Only the mass of attention on each word is matched, not where in the picture it lies.
 //!
-//! Source: Wu et al. 2024 (`CoRe`), equation 4.
+//! Source: Wu et al. 2024 (CoRe), equation 4.
 
 use models::unet::{AttnProbe, Conditioning, CrossAttnContext, KeyValue, LayerId, UNet};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Context embedding regularisation (CER): the other words of a prompt are encoded as beside the class.
 //!
-//! Source: Wu et al. 2024 (`CoRe`), equation 3.
+//! Source: Wu et al. 2024 (CoRe), equation 3.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

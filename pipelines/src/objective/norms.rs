@@ -1,6 +1,6 @@
 //! Holding the norm of what is learnt, since an embedding that outgrows its vocabulary drowns the other words.
 //!
-//! Source: Wu et al. 2024 (`CoRe`), equation 6: after an update the vectors are scaled to the norm before it.
+//! Source: Wu et al. 2024 (CoRe), equation 6: after an update the vectors are scaled to the norm before it.
 
 use tch::{Kind, Tensor};
 

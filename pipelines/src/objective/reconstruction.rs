@@ -1,6 +1,6 @@
 //! Textual Inversion's loss: predict the noise in a photo under a prompt that holds the concept.
 //!
-//! Source: Gal et al. 2022, equation 2; Wu et al. 2024 (`CoRe`), equations 1 and 2.
+//! Source: Gal et al. 2022, equation 2; Wu et al. 2024 (CoRe), equations 1 and 2.
 
 use embeddings::{Conditioner, PromptTokens, TextualInversion};
 use models::schedule::NoiseSchedule;

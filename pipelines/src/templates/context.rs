@@ -1,4 +1,4 @@
-//! The prompts at which `CoRe` compares a concept with its class: three lists of our own, by what the class is.
+//! The prompts at which CoRe compares a concept with its class: three lists of our own, by what the class is.
 
 use std::path::Path;
 

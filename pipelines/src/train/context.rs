@@ -1,10 +1,10 @@
-//! What `CoRe` adds to a plan: the class to compare with, and the prompts to compare at.
+//! What CoRe adds to a plan: the class to compare with, and the prompts to compare at.
 
 use embeddings::{Conditioner, Overflow, PromptPair, PromptTokens, TextualInversion};
 use models::tokenizer::Tokenizer;
 
 use crate::Error;
-use crate::config::{CoreConfig, TrainConfig};
+use crate::config::{AttentionMode, CoreConfig, TrainConfig};
 use crate::objective::ContextPrompts;
 use crate::templates::Templates;
 
@@ -33,6 +33,11 @@ impl ContextPlan {
         let (templates, set) = Templates::context(&core.prompts, &class)?;
         let prompts = (0..templates.count()).map(|i| templates.fill(i, &config.concept)).collect();
         Ok(Some(Self { config: core, class, set, prompts }))
+    }
+
+    /// Whether the attention is compared for the queries of the reconstruction pass.
+    pub(crate) fn shares_queries(&self) -> bool {
+        self.config.attn_mode == AttentionMode::SharedQuery && self.config.lambda_attn > 0.0
     }
 
     /// Every prompt must fit, with the concept and with its class.

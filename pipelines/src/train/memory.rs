@@ -8,7 +8,6 @@ use tch::Kind;
 
 use super::plan::TrainPlan;
 use crate::Error;
-use crate::config::AttentionMode;
 
 /// Tensors of a resnet's size that it keeps for the backward pass.
 const RESNET: i64 = 8;
@@ -33,10 +32,10 @@ impl TrainPlan {
         // Probabilities are f32: as they are, and as the values are weighted with them.
         let maps = (2 * maps * Kind::Float.elt_size_in_bytes() as i64) as f64;
         let kept = if self.config.gradient_checkpointing { CHECKPOINTED } else { 1.0 };
-        let shown = self.context.as_ref().is_some_and(|context| {
-            let core = &context.config;
-            core.lambda_attn > 0.0 && core.attn_mode == AttentionMode::FullPass
-        });
+        let shown = self
+            .context
+            .as_ref()
+            .is_some_and(|context| context.config.lambda_attn > 0.0 && !context.shares_queries());
         // Terms are walked one after the other, so the largest counts.
         let sample = if shown { pass + maps } else { pass * kept };
         let batch = f64::from(self.config.batch_size);

@@ -3,6 +3,7 @@
 mod batches;
 mod context;
 mod memory;
+mod objective;
 mod plan;
 mod preview;
 mod run;

@@ -230,19 +230,7 @@ impl TrainPlan {
     fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
         let class = self.context.as_ref().map(|context| &context.class);
         for phrase in self.initializer.iter().chain(class) {
-            self.check_phrase(phrase, tokenizer)?;
-        }
-        Ok(())
-    }
-
-    fn check_phrase(&self, phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
-        if let Some(word) = placeholders_in(phrase).next() {
-            let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
-            return Err(Error::Usage(text));
-        }
-        if tokenizer.encode(phrase).is_empty() {
-            let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
-            return Err(Error::Usage(text));
+            check_phrase(phrase, tokenizer)?;
         }
         Ok(())
     }
@@ -287,6 +275,19 @@ fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
             "neither a class nor an initializer is given; pass --class cat, --init 'grey cat' or --init-random".into(),
         )),
     }
+}
+
+/// Words that the tokenizer knows something of, and no concept.
+fn check_phrase(phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
+    if let Some(word) = placeholders_in(phrase).next() {
+        let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
+        return Err(Error::Usage(text));
+    }
+    if tokenizer.encode(phrase).is_empty() {
+        let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
+        return Err(Error::Usage(text));
+    }
+    Ok(())
 }
 
 /// As many vectors as asked for, or for 0 as many as the class, else the initializer, has tokens.

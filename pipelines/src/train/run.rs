@@ -12,17 +12,15 @@ use tch::Kind;
 use torch_ext::Generator;
 
 use super::batches::{PhotoBatches, Prompts};
+use super::context::ContextPlan;
+use super::objective::objective;
 use super::plan::{Start, TrainPlan};
 use super::sample::sample_picture;
 use super::{Event, Observer};
 use crate::Error;
-use crate::config::AttentionMode;
 use crate::error::guarded;
 use crate::latents::LatentCache;
-use crate::objective::{
-    ContextAttention, ContextEmbedding, NormPolicy, Objective, Reconstruction, SharedQueries,
-    SharedQueryAttention,
-};
+use crate::objective::{Reconstruction, SharedQueries};
 use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
 
 /// How a run ended.
@@ -69,7 +67,8 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let prompts = plan.prompts.iter().map(tokenize).collect::<Result<Vec<_>, _>>()?;
     let schedule = plan.noise_schedule()?;
     let context = plan.context.as_ref().map(|c| c.prompts(&conditioner, &concept)).transpose()?;
-    let queries = context.as_ref().map(|prompts| SharedQueries::new(prompts, &unet));
+    let shares = plan.context.as_ref().is_some_and(ContextPlan::shares_queries);
+    let queries = context.as_ref().filter(|_| shares).map(|c| SharedQueries::new(c, &unet));
     let batches = PhotoBatches {
         latents,
         prompts: if plan.captions {
@@ -83,33 +82,15 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         context_prompts: plan.context.as_ref().map_or(0, |context| context.prompts.len()),
         seed: config.seed,
     };
-    let core = config.core.as_ref();
-    let shared_queries = core
-        .is_some_and(|core| core.attn_mode == AttentionMode::SharedQuery && core.lambda_attn > 0.0);
-    let norm = core.map_or(NormPolicy::Free, |core| core.norm_policy(config.steps));
-    let mut objective = Objective::new(batches, norm).with(
-        1.0,
-        Reconstruction {
-            schedule: &schedule,
-            conditioner: &conditioner,
-            unet: &unet,
-            concept: &concept,
-            min_snr_gamma: config.min_snr_gamma,
-            queries: queries.as_ref().filter(|_| shared_queries),
-        },
-    );
-    if let (Some(core), Some(prompts), Some(queries)) = (core, &context, &queries) {
-        objective =
-            objective.with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis });
-        let reduction = core.attn_reduce;
-        objective = match core.attn_mode {
-            AttentionMode::FullPass => objective
-                .with(core.lambda_attn, ContextAttention { prompts, unet: &unet, reduction }),
-            AttentionMode::SharedQuery => {
-                objective.with(core.lambda_attn, SharedQueryAttention { queries, reduction })
-            }
-        };
-    }
+    let reconstruction = Reconstruction {
+        schedule: &schedule,
+        conditioner: &conditioner,
+        unet: &unet,
+        concept: &concept,
+        min_snr_gamma: config.min_snr_gamma,
+        queries: queries.as_ref(),
+    };
+    let mut objective = objective(plan, batches, reconstruction, context.as_ref());
 
     let mut log = StepLog::open(&config.output, trainer.step)?;
     let parameters = concept.vectors().numel() as i64;

@@ -73,7 +73,9 @@ impl Clip {
             .collect();
         let ends: Vec<i64> = rows.iter().map(|words| words.len() as i64).collect();
         let length = ends.iter().max().map_or(1, |&last| last as usize + 1);
-        rows.iter_mut().for_each(|words| words.resize(length, self.tokenizer.end()));
+        for words in &mut rows {
+            words.resize(length, self.tokenizer.end());
+        }
         let ids: Vec<Tensor> = rows.iter().map(|words| Tensor::from_slice(words)).collect();
         let hidden = self.text.forward(&Tensor::stack(&ids, 0).to_device(self.device)); // [B, S, D]
         let rows = Tensor::arange(captions.len() as i64, (Kind::Int64, self.device));
