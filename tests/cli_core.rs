@@ -74,6 +74,9 @@ fn the_default_method_logs_each_term_by_name_and_starts_both_regularisers_at_zer
         assert!(records.iter().all(|record| term(record, i).0 == name), "{records:?}");
         assert!(records.iter().all(|record| record["gradient_norms"][i][0] == name));
     }
+    let cosine = |record: &Value| record["measures"][0][1].as_f64().expect("a number");
+    assert_eq!(records[0]["measures"][0][0], "cosine_to_class");
+    assert!(cosine(&records[1]) < cosine(&records[0]) && cosine(&records[0]) < 1.0);
     assert!(term(&records[0], 1).1.abs() < 1e-6 && term(&records[0], 2).1 < 1e-10);
     assert!(term(&records[1], 1).1 > 1e-6 && term(&records[1], 2).1 > 1e-10);
     for record in &records {
@@ -98,6 +101,19 @@ fn a_class_of_several_tokens_gets_as_many_vectors_and_other_numbers_are_warned_o
     let unequal = train_core(&scratch("unequal"), &["--class", "old toy cat", "--vectors", "1"]);
     unequal.paths();
     assert!(unequal.err.contains("1 vector(s) are compared with"), "{}", unequal.err);
+}
+
+#[test]
+fn long_runs_plain_runs_and_mirrored_faces_are_warned_of() {
+    let out = scratch("warned");
+    let warned = train_core(&out, &["--dry-run", "--steps", "700", "--class", "woman"]);
+    for words in ["700 steps are more than twice the 300", "--set flip=false"] {
+        assert!(warned.err.contains(words), "{words} is not in {}", warned.err);
+    }
+    let plain = ["--dry-run", "--set", "core.lambda_emb=0", "--set", "core.lambda_attn=0"];
+    let plain = train_core(&out, &plain);
+    assert!(plain.err.contains("plain Textual Inversion"), "{}", plain.err);
+    assert!(!plain.err.contains("flip") && !plain.err.contains("twice"), "{}", plain.err);
 }
 
 #[test]

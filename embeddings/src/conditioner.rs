@@ -32,7 +32,12 @@ impl Conditioner {
 
     /// What a word or phrase starts a concept from; an empty phrase has no tokens.
     pub fn initializer(&self, phrase: &str) -> Initializer {
-        Initializer::Tokens(self.tokenizer.encode(phrase))
+        Initializer::Tokens(self.word_ids(phrase))
+    }
+
+    /// The ids of a word or phrase alone.
+    pub fn word_ids(&self, phrase: &str) -> Vec<i64> {
+        self.tokenizer.encode(phrase)
     }
 
     /// A prompt with `concepts` in it, beside the same prompt with `classes[i]` in place of concept i.
@@ -43,7 +48,7 @@ impl Conditioner {
         classes: &[&str],
     ) -> Result<PromptPair, PromptError> {
         let object = self.tokenize(prompt, concepts, Overflow::Refuse)?;
-        let classes: Vec<Vec<i64>> = classes.iter().map(|c| self.tokenizer.encode(c)).collect();
+        let classes: Vec<Vec<i64>> = classes.iter().map(|class| self.word_ids(class)).collect();
         PromptPair::new(object, prompt, &classes, &self.tokenizer)
     }
 

@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::Error;
-use crate::config::{CoreConfig, LrShape, Table, TrainConfig};
+use crate::config::{CoreConfig, LrShape, TrainConfig};
 use crate::objective::{
     AttentionReduction, Batches, ContextAttention, ContextEmbedding, ContextPrompts, NormPolicy,
     Objective, StepInputs, norm,
@@ -63,11 +63,7 @@ impl RefinePlan {
         classes: &[Option<String>],
         tokenizer: &Tokenizer,
     ) -> Result<Self, Error> {
-        let config = TrainConfig::resolve(
-            None,
-            None,
-            Table::from_iter([("method".to_owned(), "core".into())]),
-        )?;
+        let config = TrainConfig::preset("core")?;
         let core = config.core.clone().expect("the preset of the method core has its table");
         let ids: Vec<Vec<i64>> = classes
             .iter()

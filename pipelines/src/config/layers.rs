@@ -19,6 +19,11 @@ const VARIANTS: [(&str, &str, &str); 3] = [
 ];
 
 impl TrainConfig {
+    /// The preset of a method as it stands.
+    pub(crate) fn preset(method: &str) -> Result<Self, Error> {
+        Self::resolve(None, None, Table::from_iter([("method".to_owned(), method.into())]))
+    }
+
     /// Layers a configuration: the method's preset, its variant `preset`, the file, `overrides`. A key that the
     /// method does not have is an error that names the nearest one.
     pub fn resolve(

@@ -74,14 +74,24 @@ pub struct Objective<'a> {
     batches: Box<dyn Batches + 'a>,
     terms: Vec<(f64, Box<dyn LossTerm + 'a>)>,
     norm: NormPolicy,
+    measures: Vec<(&'static str, Measure<'a>)>,
     /// The micro-batch in work, and the term that comes next.
     current: Option<(StepInputs, usize)>,
 }
 
+/// A number that the log holds after each step.
+type Measure<'a> = Box<dyn Fn() -> f64 + 'a>;
+
 impl<'a> Objective<'a> {
     /// An objective without terms.
     pub fn new(batches: impl Batches + 'a, norm: NormPolicy) -> Self {
-        Self { batches: Box::new(batches), terms: Vec::new(), norm, current: None }
+        Self {
+            batches: Box::new(batches),
+            terms: Vec::new(),
+            norm,
+            measures: Vec::new(),
+            current: None,
+        }
     }
 
     /// Adds a term; one of weight 0 is left out, and costs nothing.
@@ -90,6 +100,13 @@ impl<'a> Objective<'a> {
         if weight > 0.0 {
             self.terms.push((weight, Box::new(term)));
         }
+        self
+    }
+
+    /// Adds a number to the log of each step.
+    #[must_use]
+    pub fn measuring(mut self, name: &'static str, measure: impl Fn() -> f64 + 'a) -> Self {
+        self.measures.push((name, Box::new(measure)));
         self
     }
 }
@@ -114,6 +131,10 @@ impl TrainStep for Objective<'_> {
 
     fn after_update(&mut self, step: u64, before: &[Tensor], parameters: &mut [Tensor]) {
         self.norm.after_update(step, before, parameters);
+    }
+
+    fn measures(&self) -> Vec<(&'static str, f64)> {
+        self.measures.iter().map(|(name, measure)| (*name, measure())).collect()
     }
 }
 

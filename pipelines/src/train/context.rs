@@ -72,10 +72,15 @@ impl ContextPlan {
         Ok(ContextPrompts::new(conditioner, vec![concept], pairs))
     }
 
-    /// What the user should know before the run.
-    pub(crate) fn warnings(&self, vectors: u32, tokenizer: &Tokenizer) -> Vec<String> {
+    /// What the user should know before the run of `config`.
+    pub(crate) fn warnings(
+        &self,
+        config: &TrainConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<String>, Error> {
         let mut warnings = Vec::new();
-        let (class, words) = (&self.class, tokenizer.encode(&self.class).len());
+        let (class, vectors) = (&self.class, config.vectors);
+        let words = tokenizer.encode(class).len();
         if words != vectors as usize {
             warnings.push(format!(
                 "{vectors} vector(s) are compared with the {words} tokens of '{class}': the words behind stand at other places in the two prompts, which the vectors cannot make up for; --vectors 0 takes as many as the class has"
@@ -83,9 +88,23 @@ impl ContextPlan {
         }
         if self.config.lambda_emb == 0.0 && self.config.lambda_attn == 0.0 {
             warnings.push(
-                "core.lambda_emb and core.lambda_attn are both 0, so this is plain Textual Inversion".into(),
+                "core.lambda_emb and core.lambda_attn are both 0, so this is plain Textual Inversion"
+                    .into(),
             );
         }
-        warnings
+        let usual = TrainConfig::preset(&config.method)?.steps;
+        if config.steps > 2 * usual {
+            warnings.push(format!(
+                "{} steps are more than twice the {usual} of the preset; long runs learn the photos by heart and ignore the rest of a prompt",
+                config.steps
+            ));
+        }
+        if self.set == "person" && config.flip {
+            warnings.push(
+                "photos are mirrored now and then, which no face survives unchanged; --set flip=false leaves them as they are"
+                    .into(),
+            );
+        }
+        Ok(warnings)
     }
 }

@@ -104,7 +104,7 @@ impl TrainPlan {
         }
         let photos_hash = photos.hash();
         if let Some(context) = &context {
-            warnings.extend(context.warnings(config.vectors, &tokenizer));
+            warnings.extend(context.warnings(&config, &tokenizer)?);
         }
         let plan = Self {
             identity: identity(&config, &photos_hash, &base.record.sketch, context.as_ref()),

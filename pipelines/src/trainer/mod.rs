@@ -39,6 +39,11 @@ pub trait TrainStep {
     /// Called after the update of optimiser step `step`, counted from 1; `before` are the parameters as they
     /// were. What it changes in place is what the step leaves behind.
     fn after_update(&mut self, _step: u64, _before: &[Tensor], _parameters: &mut [Tensor]) {}
+
+    /// What else the log should hold of the parameters as they are after the step.
+    fn measures(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 }
 
 /// What an optimiser step did; one line of `log.jsonl`.
@@ -58,6 +63,9 @@ pub struct StepRecord {
     pub gradient_norms: Vec<(&'static str, f64)>,
     /// The mean norm of the trained rows.
     pub norm: f64,
+    /// What the method measures besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<(&'static str, f64)>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -168,6 +176,7 @@ impl Trainer {
             gradient_norm,
             gradient_norms,
             norm: mean_norm(&self.optimizer.parameters),
+            measures: objective.measures(),
             seconds: started.elapsed().as_secs_f64(),
         })
     }
