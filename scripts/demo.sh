@@ -21,7 +21,7 @@ fi
 
 say "learning <duck> from the four pictures in $photos"
 "$binary" train --photos "$photos" --concept '<duck>' --class duck --base "$base" \
-  --steps 60 --seed 1 --output "$run" --force >/dev/null
+  --method ti --steps 60 --seed 1 --output "$run" --force >/dev/null
 
 say "drawing it"
 "$binary" generate --concept "$run/duck.safetensors" --base "$base" \

@@ -101,7 +101,7 @@ impl ContextPlan {
         }
         if self.set == "person" && config.flip {
             warnings.push(
-                "photos are mirrored now and then, which no face survives unchanged; --set flip=false leaves them as they are"
+                "a quarter of the views are mirrored, which changes a face; --set flip=false leaves them as they are"
                     .into(),
             );
         }
