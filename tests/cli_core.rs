@@ -104,6 +104,20 @@ fn a_class_of_several_tokens_gets_as_many_vectors_and_other_numbers_are_warned_o
 }
 
 #[test]
+fn a_regulariser_that_counts_keeps_its_loss_low() {
+    let late = |name: &str, weight: &str| -> f64 {
+        let out = scratch(name);
+        let weights = ["--set", weight, "--set", "core.lambda_attn=0", "--steps", "16"];
+        train_core(&out, &weights).paths();
+        let term = |record: &Value| record["terms"][1][1].as_f64().expect("a number");
+        log(&out)[8..].iter().map(term).sum()
+    };
+    let (free, bound) =
+        (late("unbound", "core.lambda_emb=1e-12"), late("bound", "core.lambda_emb=100"));
+    assert!(bound < 0.2 * free, "{bound:e} with the regulariser, {free:e} without");
+}
+
+#[test]
 fn long_runs_plain_runs_and_mirrored_faces_are_warned_of() {
     let out = scratch("warned");
     let warned = train_core(&out, &["--dry-run", "--steps", "700", "--class", "woman"]);

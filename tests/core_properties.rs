@@ -179,25 +179,64 @@ fn train(
         .with(1.0, reconstruction)
         .with(0.1, ContextEmbedding { prompts: &prompts, axis: CosineAxis::Feature })
         .with(1e3, attention);
+    let records = fit(&mut objective, &concept, 2, (6 / of) as u64);
+    drop(objective);
+    (concept.vectors().detach().copy(), records)
+}
+
+/// Runs the trainer; the records of its steps.
+fn fit(
+    objective: &mut Objective<'_>,
+    concept: &TextualInversion,
+    steps: u64,
+    accumulation: u64,
+) -> Vec<StepRecord> {
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
     let mut trainer = Trainer {
         optimizer: AdamW::new(vec![concept.vectors().shallow_clone()], adam),
         draw: Generator::cpu(0),
         step: 0,
-        steps: 2,
-        accumulation: (6 / of) as u64,
-        learning_rate: LearningRate { peak: 5e-3, shape: LrShape::Constant, warmup: 0, steps: 2 },
+        steps,
+        accumulation,
+        learning_rate: LearningRate { peak: 5e-3, shape: LrShape::Constant, warmup: 0, steps },
         max_grad_norm: 0.0,
         loss_scale: 1.0,
     };
     let mut records = Vec::new();
-    let ended = trainer.fit(&mut objective, &mut |_, record| {
+    let ended = trainer.fit(objective, &mut |_, record| {
         records.push(record.clone());
         Ok(std::ops::ControlFlow::Continue(()))
     });
     assert!(ended.is_ok());
-    drop(objective);
-    (concept.vectors().detach().copy(), records)
+    records
+}
+
+#[test]
+fn either_regulariser_alone_falls_when_it_is_minimised() {
+    for family in FAMILIES {
+        let (conditioner, unet) = (conditioner(family), unet(family));
+        let run = |attention: bool| {
+            let concept = concept(family, 1);
+            let prompts = prompts(&conditioner, &concept, "cat");
+            let tokens = conditioner.tokenize(PROMPT, &[&concept], Overflow::Refuse).unwrap();
+            let batches = Cut { of: 6, target: input("core/target", &[6, 4, 16, 16]), tokens };
+            let objective = Objective::new(batches, NormPolicy::Free);
+            let mut objective = if attention {
+                let reduction = AttentionReduction::LayerMean;
+                objective.with(1e6, ContextAttention { prompts: &prompts, unet: &unet, reduction })
+            } else {
+                let axis = CosineAxis::Feature;
+                objective.with(1.0, ContextEmbedding { prompts: &prompts, axis })
+            };
+            let records = fit(&mut objective, &concept, 10, 1);
+            (records[0].loss, records[9].loss)
+        };
+        for attention in [false, true] {
+            let (first, last) = run(attention);
+            println!("{family}, attention {attention}: {first:.2e} to {last:.2e}");
+            assert!(last < 0.5 * first, "{family}, attention {attention}: {first:e} to {last:e}");
+        }
+    }
 }
 
 #[test]

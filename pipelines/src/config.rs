@@ -11,7 +11,9 @@ pub use toml::{Table, Value};
 pub use self::core::{AttentionMode, CoreConfig, NormShape};
 pub use layers::set;
 
-use crate::{Error, Precision, photos::Crop};
+use crate::photos::Crop;
+use crate::trainer::AdamWConfig;
+use crate::{Error, Precision};
 
 /// Everything that a training run reads; `configs/train/` explains each key and holds its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +83,16 @@ impl TrainConfig {
     pub fn effective_learning_rate(&self) -> f64 {
         let scale = f64::from(self.batch_size) * f64::from(self.gradient_accumulation);
         self.learning_rate * if self.scale_learning_rate { scale } else { 1.0 }
+    }
+
+    /// The optimiser's hyper-parameters.
+    pub(crate) fn adam(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            epsilon: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+        }
     }
 
     /// Refuses values that no run can use.

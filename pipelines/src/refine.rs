@@ -20,9 +20,7 @@ use crate::objective::{
     AttentionReduction, Batches, ContextAttention, ContextEmbedding, ContextPrompts, NormPolicy,
     Objective, StepInputs, norm,
 };
-use crate::trainer::{
-    AdamW, AdamWConfig, LearningRate, Losses, StepRecord, Stop, TrainStep, Trainer,
-};
+use crate::trainer::{AdamW, LearningRate, Losses, StepRecord, Stop, TrainStep, Trainer, add};
 
 /// The first timestep of which pure noise is a fair sample, as a share of all timesteps.
 const LATE: f64 = 0.8;
@@ -193,15 +191,9 @@ impl Refiner<'_> {
 
     fn trainer(&self, parameters: Vec<Tensor>, samples: u64, draw: Generator) -> Trainer {
         let (config, steps) = (&self.plan.config, self.plan.steps);
-        let adam = AdamWConfig {
-            beta1: config.adam_beta1,
-            beta2: config.adam_beta2,
-            epsilon: config.adam_epsilon,
-            weight_decay: config.weight_decay,
-        };
         let peak = self.plan.core.refine_learning_rate;
         Trainer {
-            optimizer: AdamW::new(parameters, adam),
+            optimizer: AdamW::new(parameters, config.adam()),
             draw,
             step: 0,
             steps,
@@ -256,7 +248,7 @@ struct Near<'a> {
 impl Near<'_> {
     /// The weighted loss and its terms over all samples, as they are now.
     fn evaluate(&mut self, samples: u64, draw: &Generator) -> (f64, Vec<(&'static str, f64)>) {
-        let (mut sum, mut terms) = (0.0, Vec::<(&'static str, f64)>::new());
+        let (mut sum, mut terms) = (0.0, Vec::new());
         let share = 1.0 / samples as f64;
         tch::no_grad(|| {
             for index in 0..samples {
@@ -264,10 +256,7 @@ impl Near<'_> {
                 while let Some(Losses { total, terms: values }) = part {
                     sum += share * total.double_value(&[]);
                     for (name, value) in values {
-                        match terms.iter_mut().find(|(known, _)| *known == name) {
-                            Some((_, sum)) => *sum += share * value,
-                            None => terms.push((name, share * value)),
-                        }
+                        add(&mut terms, name, share * value);
                     }
                     part = self.more_losses();
                 }

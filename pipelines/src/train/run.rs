@@ -21,7 +21,7 @@ use crate::Error;
 use crate::error::guarded;
 use crate::latents::LatentCache;
 use crate::objective::{Reconstruction, SharedQueries};
-use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
+use crate::trainer::{AdamW, LearningRate, StepRecord, Stop, Trainer, state};
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -138,14 +138,8 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
 
 fn trainer(plan: &TrainPlan, concept: &TextualInversion, draw: Generator) -> Trainer {
     let config = &plan.config;
-    let adam = AdamWConfig {
-        beta1: config.adam_beta1,
-        beta2: config.adam_beta2,
-        epsilon: config.adam_epsilon,
-        weight_decay: config.weight_decay,
-    };
     Trainer {
-        optimizer: AdamW::new(vec![concept.vectors().shallow_clone()], adam),
+        optimizer: AdamW::new(vec![concept.vectors().shallow_clone()], config.adam()),
         draw,
         step: 0,
         steps: config.steps,

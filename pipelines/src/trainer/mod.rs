@@ -225,7 +225,7 @@ struct Sums {
 }
 
 /// Adds to the sum of this name.
-fn add(sums: &mut Vec<(&'static str, f64)>, name: &'static str, value: f64) {
+pub(crate) fn add(sums: &mut Vec<(&'static str, f64)>, name: &'static str, value: f64) {
     match sums.iter_mut().find(|(known, _)| *known == name) {
         Some((_, sum)) => *sum += value,
         None => sums.push((name, value)),
