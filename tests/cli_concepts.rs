@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cli::{base, changed_base, generate, run, scratch, train, write_tensor};
+use cli::{base, changed_base, generate, run, scratch, state, train, write_tensor};
 use embeddings::file::ConceptFile;
 use serde_json::Value;
 use tch::Tensor;
@@ -60,12 +60,6 @@ fn a_mapper_goes_on_from_its_state_to_the_same_weights_to_the_bit() {
     };
     assert_eq!(weights(&stopped), weights(&whole));
     assert_eq!(weights(&whole).len(), 14, "twelve weights, the frequencies, the class");
-    let state = |folder: &Path| {
-        let bytes = fs::read(folder.join("state.safetensors")).expect("a state");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
-        let tensors = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec()));
-        tensors.collect::<std::collections::BTreeMap<_, _>>()
-    };
     assert_eq!(state(&stopped), state(&whole));
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cli::{
-    base, changed_base, finish, interrupt, photos, run, scratch, spawn, train, train_command,
+    base, changed_base, finish, interrupt, photos, run, scratch, spawn, state, train, train_command,
 };
 use embeddings::file::ConceptFile;
 use serde_json::Value;
@@ -132,12 +132,6 @@ fn an_interrupted_run_saves_and_goes_on_to_the_same_concept_to_the_bit() {
     assert_eq!(losses(&stopped), losses(&whole));
     assert_eq!(vectors(&stopped), vectors(&whole));
     assert!(vectors(&whole)[..64] != vectors(&whole)[64..], "two vectors of one word must part");
-    let state = |folder: &Path| {
-        let bytes = fs::read(folder.join("state.safetensors")).expect("a state");
-        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
-        let tensors = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec()));
-        tensors.collect::<std::collections::BTreeMap<_, _>>()
-    };
     assert_eq!(state(&stopped), state(&whole));
 }
 

@@ -179,3 +179,10 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// All tensors of a run's state, as bytes by name.
+pub fn state(run: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(run.join("state.safetensors")).expect("a state");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
+    file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
+}
