@@ -39,6 +39,12 @@ pub trait Concept {
         false
     }
 
+    /// `[n, D]`, f32, where token vectors are all that is learnt and enter before CLIP as they are, the same at every
+    /// site; what CoRe regularises, and what can be tuned to a prompt.
+    fn token_vectors(&self) -> Option<&Tensor> {
+        None
+    }
+
     /// What is learnt, f32 leaves in a fixed order.
     fn parameters(&self) -> Vec<Tensor>;
 

@@ -8,7 +8,9 @@ use models::unet::{CrossAttnContext, KeyValue};
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
-use crate::{Concept, Initializer, Injection, Overflow, PromptError, PromptTokens, Site};
+use crate::{
+    Concept, Initializer, Injection, Overflow, PromptError, PromptPair, PromptTokens, Site,
+};
 
 /// Turns prompts into what the U-Net attends to.
 pub struct Conditioner {
@@ -53,6 +55,18 @@ impl Conditioner {
     /// What a word or phrase starts a concept from; an empty phrase has no tokens.
     pub fn initializer(&self, phrase: &str) -> Initializer {
         Initializer::Tokens(self.words(phrase))
+    }
+
+    /// A prompt with `concepts` in it, beside the same prompt with `classes[i]` in place of concept i.
+    pub fn pair(
+        &self,
+        prompt: &str,
+        concepts: &[&dyn Concept],
+        classes: &[&str],
+    ) -> Result<PromptPair, PromptError> {
+        let object = self.tokenize(prompt, concepts, Overflow::Refuse)?;
+        let classes: Vec<Vec<i64>> = classes.iter().map(|class| self.words(class)).collect();
+        PromptPair::new(object, prompt, &classes, &self.tokenizer)
     }
 
     /// The base's table of token vectors, `[rows, D]`.

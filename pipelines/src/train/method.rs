@@ -13,7 +13,8 @@ use super::plan::TrainPlan;
 use crate::config::TrainConfig;
 use crate::{Base, Error};
 
-/// A method with its checked settings.
+/// A method with its checked settings. What is learnt tells them apart: CoRe is Textual Inversion with other terms in its
+/// loss.
 #[derive(Debug)]
 pub(crate) enum Method {
     TextualInversion,
@@ -27,12 +28,12 @@ impl Method {
     pub fn new(config: &TrainConfig, base: &Base) -> Result<Self, Error> {
         let layers = base.folder.unet.cross_attention_layers();
         match config.method.as_str() {
-            "ti" => Ok(Self::TextualInversion),
+            "ti" | "core" => Ok(Self::TextualInversion),
             "xti" => Ok(Self::Xti { layers }),
             "neti" => Ok(Self::Neti(Box::new(neti(config, layers)?))),
             "cones" => Ok(Self::Cones(ConesSlots::new(config)?)),
             other => Err(Error::Usage(format!(
-                "method '{other}' is unknown; use ti, xti, neti or cones"
+                "method '{other}' is unknown; use core, ti, xti, neti or cones"
             ))),
         }
     }
