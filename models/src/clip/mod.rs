@@ -3,6 +3,7 @@
 mod joint;
 mod layers;
 mod preparation;
+mod resample;
 mod text;
 mod vision;
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::resample::resize;
 use crate::ModelError;
 use crate::folder::read_config;
 
@@ -123,30 +124,24 @@ impl PicturePreparation {
         Ok(Self { shortest_edge, side, mean: file.image_mean, std: file.image_std })
     }
 
-    /// A picture `[H, W, 3]` of bytes on the CPU as the tower reads it, `[1, 3, side, side]` f32.
-    ///
-    /// Bicubic with the kernel widened when it shrinks, on bytes and rounded to bytes, as PIL and torchvision do it.
-    pub fn prepare(&self, picture: &Tensor) -> Tensor {
-        let (height, width) = (picture.size()[0], picture.size()[1]);
-        let edge = self.shortest_edge;
+    /// A picture of (width, height), RGB bytes row by row, as the tower reads it: `[1, 3, side, side]` f32 on the CPU.
+    pub fn prepare(&self, pixels: &[u8], (width, height): (usize, usize)) -> Tensor {
+        let (edge, side) = (self.shortest_edge as usize, self.side);
         // The longer side in integers, cut off as transformers does.
-        let (new_height, new_width) = if height <= width {
-            (edge, edge * width / height)
+        let (new_width, new_height) = if height <= width {
+            (edge * width / height, edge)
         } else {
-            (edge * height / width, edge)
+            (edge, edge * height / width)
         };
-        let mut pixels = picture.permute([2, 0, 1]).unsqueeze(0).contiguous(); // [1, 3, H, W]
-        if (new_height, new_width) != (height, width) {
-            pixels =
-                pixels.internal_upsample_bicubic2d_aa([new_height, new_width], false, None, None);
-        }
-        let (top, left) = ((new_height - self.side) / 2, (new_width - self.side) / 2);
-        let cut = pixels.narrow(2, top, self.side).narrow(3, left, self.side);
+        let resized = resize(pixels, (width, height), (new_width, new_height));
+        let (new_width, new_height) = (new_width as i64, new_height as i64);
+        let all = Tensor::from_slice(&resized).view([new_height, new_width, 3]);
+        let (top, left) = ((new_height - side) / 2, (new_width - side) / 2);
+        let cut = all.narrow(0, top, side).narrow(1, left, side).permute([2, 0, 1]).unsqueeze(0); // [1, 3, side, side]
         let channels = |numbers: &[f64; 3]| {
             Tensor::from_slice(numbers).to_kind(Kind::Float).view([1, 3, 1, 1])
         };
-        let scaled = cut.to_device(Device::Cpu).to_kind(Kind::Float) / 255.0;
-        (scaled - channels(&self.mean)) / channels(&self.std)
+        (cut.to_kind(Kind::Float) / 255.0 - channels(&self.mean)) / channels(&self.std)
     }
 }
 
@@ -187,7 +182,7 @@ mod tests {
     fn a_picture_of_the_tower_s_size_is_only_normalised() {
         let half = PicturePreparation { shortest_edge: 2, side: 2, mean: [0.5; 3], std: [0.5; 3] };
         let bytes: Vec<u8> = (0..12).map(|i| i * 23).collect();
-        let ours = half.prepare(&Tensor::from_slice(&bytes).view([2, 2, 3]));
+        let ours = half.prepare(&bytes, (2, 2));
         let expected = Tensor::from_slice(&bytes).view([2, 2, 3]).permute([2, 0, 1]) / 127.5 - 1.0;
         assert!((ours.squeeze_dim(0) - expected).abs().max().double_value(&[]) < 1e-6);
     }
@@ -195,8 +190,8 @@ mod tests {
     #[test]
     fn the_middle_of_a_wide_picture_is_kept() {
         let cut = PicturePreparation { shortest_edge: 4, side: 4, mean: [0.0; 3], std: [1.0; 3] };
-        let columns = Tensor::arange(9, (Kind::Uint8, Device::Cpu)).view([1, 9, 1]);
-        let ours = cut.prepare(&columns.expand([4, 9, 3], false));
+        let columns: Vec<u8> = (0..9).flat_map(|x| [x; 3]).collect();
+        let ours = cut.prepare(&columns.repeat(4), (9, 4));
         let first = Vec::<f32>::try_from((ours * 255.0).get(0).get(0).get(0)).unwrap();
         assert_eq!(first.iter().map(|x| x.round()).collect::<Vec<_>>(), [2.0, 3.0, 4.0, 5.0]);
     }

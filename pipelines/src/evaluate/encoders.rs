@@ -81,7 +81,8 @@ impl PictureEncoder for ClipJudge {
     }
 
     fn prepare(&self, picture: &RgbImage) -> Tensor {
-        self.preparation.prepare(&photos::to_bytes(picture))
+        let (width, height) = picture.dimensions();
+        self.preparation.prepare(picture.as_raw(), (width as usize, height as usize))
     }
 
     fn encode(&self, pictures: &Tensor) -> Tensor {
@@ -90,7 +91,8 @@ impl PictureEncoder for ClipJudge {
 }
 
 /// The base's own U-Net as a judge: it sees a lightly noised picture under an empty prompt. Of each of a few blocks the
-/// output is averaged over the places and made a unit vector; an inner product is then the mean of the blocks' cosines.
+/// output is averaged over the middle of the picture and made a unit vector; an inner product is then the mean of the
+/// blocks' cosines. The middle, because the subject is there and the surroundings are what prompts change.
 ///
 /// Source: Tang et al. 2023 (DIFT) for the features; the pooling is ours.
 pub(super) struct UNetJudge {
@@ -107,6 +109,7 @@ impl UNetJudge {
     pub(super) fn protocol(base: &Base) -> LikenessProtocol {
         LikenessProtocol {
             layers: layers(base.folder.unet.up_block_types.len()),
+            pooled: "the middle half of each side".to_owned(),
             timestep: base.folder.scheduler.num_train_timesteps as i64 / 10,
             seed: 0,
             resolution: base.resolution(),
@@ -161,10 +164,33 @@ impl PictureEncoder for UNetJudge {
         let features = self.unet.features(&noised, &timesteps, &Conditioning::context(empty));
         let taken = &features[..self.protocol.layers.len()];
         let unit = |x: &Tensor| {
-            let pooled = x.to_kind(Kind::Float).mean_dim([2, 3].as_slice(), false, Kind::Float); // [B, channels]
+            let pooled = middle(x).mean_dim([2, 3].as_slice(), false, Kind::Float); // [B, channels]
             &pooled / pooled.norm_scalaropt_dim(2, [-1], true)
         };
         let vectors: Vec<Tensor> = taken.iter().map(unit).collect();
         Tensor::cat(&vectors, 1) / (taken.len() as f64).sqrt()
+    }
+}
+
+/// The middle half of each side, or a little more where a quarter is no whole number; `[B, C, h, w]`.
+fn middle(x: &Tensor) -> Tensor {
+    let size = x.size();
+    let cut = |x: Tensor, axis: usize| {
+        let edge = size[axis] / 4;
+        x.narrow(axis as i64, edge, size[axis] - 2 * edge)
+    };
+    cut(cut(x.to_kind(Kind::Float), 2), 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_what_lies_a_quarter_from_each_border() {
+        let x = Tensor::arange(32, (Kind::Int64, Device::Cpu)).view([1, 1, 8, 4]);
+        let found = Vec::<f32>::try_from(middle(&x).flatten(0, -1)).unwrap();
+        assert_eq!(found, [9.0, 10.0, 13.0, 14.0, 17.0, 18.0, 21.0, 22.0]);
+        assert_eq!(middle(&x.narrow(2, 0, 2).narrow(3, 0, 3)).size(), [1, 1, 2, 3]);
     }
 }

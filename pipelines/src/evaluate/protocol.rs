@@ -109,6 +109,8 @@ pub struct SamplingProtocol {
 pub struct LikenessProtocol {
     /// Blocks whose outputs are pooled.
     pub layers: Vec<String>,
+    /// The part of the picture over which they are averaged.
+    pub pooled: String,
     /// The timestep whose noise is added.
     pub timestep: i64,
     /// The seed of that noise.
