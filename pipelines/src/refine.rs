@@ -275,7 +275,7 @@ impl Near<'_> {
                     for (name, value) in values {
                         add(&mut terms, name, share * value);
                     }
-                    part = self.more_losses(draw);
+                    part = self.more_losses();
                 }
             }
         });
@@ -288,8 +288,8 @@ impl TrainStep for Near<'_> {
         self.objective.losses(index, draw)
     }
 
-    fn more_losses(&mut self, draw: &Generator) -> Option<Losses> {
-        self.objective.more_losses(draw)
+    fn more_losses(&mut self) -> Option<Losses> {
+        self.objective.more_losses()
     }
 
     fn after_update(&mut self, step: u64, before: &[Tensor], parameters: &mut [Tensor]) {
