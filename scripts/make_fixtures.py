@@ -28,7 +28,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, families, generation, neti, tokens, training, unet, vae
+from fixtures import clip, core, families, generation, neti, tokens, training, unet, vae
 
 WRITERS = {
     "folders": families.write,
@@ -38,6 +38,7 @@ WRITERS = {
     "vae": vae.write,
     "training": training.write,
     "neti": neti.write,
+    "core": core.write,
     "generate": generation.write,
 }
 if importlib.util.find_spec("fixtures.samplers"):

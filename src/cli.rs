@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use pipelines::config::{Table, Value, parse_setting};
+use pipelines::config::{self, Table, Value};
 use pipelines::generate::GenerateRequest;
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
@@ -142,9 +142,12 @@ pub struct TrainArgs {
     /// Variant of the base's weight files, e.g. fp16
     #[arg(long)]
     variant: Option<String>,
-    /// Training method: ti, xti, neti or cones
+    /// Training method: core (default), ti, xti, neti or cones
     #[arg(long)]
     method: Option<String>,
+    /// Variant of the method's preset; core has default, paper-literal, official-compat and fast
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
     /// Folder of the run
     #[arg(short, long, value_name = "DIR", visible_alias = "output-dir")]
     output: Option<PathBuf>,
@@ -166,7 +169,7 @@ pub struct TrainArgs {
     /// Rows that ConES learns: noun, noun+tail:4, noun-replace or prompt
     #[arg(long)]
     slots: Option<String>,
-    /// object, style, captions or a file with a {} in each line
+    /// object, style, photo, captions or a file with a {} in each line
     #[arg(long, value_name = "SET")]
     templates: Option<String>,
     /// Side of the training pictures in pixels
@@ -238,6 +241,9 @@ pub struct TrainArgs {
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub print_config: bool,
+    /// Print the plan, five prompts with their token ids and the memory it needs; train and write nothing
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
     /// How results are shown.
     #[command(flatten)]
     pub output_style: OutputStyle,
@@ -291,8 +297,7 @@ impl TrainArgs {
         let mut table: Table =
             keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
         for setting in &self.set {
-            let (key, value) = parse_setting(setting)?;
-            table.insert(key, value);
+            config::set(&mut table, setting)?;
         }
         Ok(table)
     }
@@ -357,6 +362,9 @@ pub struct GenerateArgs {
     /// 2 leaves out the text encoder's last block
     #[arg(long, default_value_t = 1)]
     clip_skip: usize,
+    /// Tune copies of the concepts to each prompt for so many steps first, 10 for instance; no file changes
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "STEPS")]
+    refine: u64,
     /// Cut prompts of more than 75 tokens instead of refusing them
     #[arg(long)]
     truncate: bool,
@@ -411,6 +419,7 @@ impl GenerateArgs {
             width: self.width,
             height: self.height,
             clip_skip: self.clip_skip,
+            refine: self.refine,
             truncate: self.truncate,
             grid: self.grid,
             no_metadata: self.no_metadata,

@@ -277,7 +277,7 @@ fn training_settings_that_no_run_can_use_are_named() {
         ),
         (&["--vectors", "80"], "vectors is 80, but a prompt has room for 75"),
         (&["--clip-skip", "4"], "has 3 blocks"),
-        (&["--method", "lora"], "method 'lora' is unknown; known: ti"),
+        (&["--method", "lora"], "method 'lora' is unknown; known: core, ti"),
         (&["--device", "gpu"], "use auto, cpu, cuda"),
         (&["--precision", "f8"], "f8"),
         (&["--class", " "], "--class cat"),

@@ -23,6 +23,7 @@ fn request(base: &Path, output: &Path, fixture: &Fixture, sampler: &str) -> Gene
         count: 1,
         batch_size: 1,
         seed: 7,
+        refine: 0,
         steps: fixture.setting("steps"),
         guidance: fixture.setting("guidance"),
         guidance_rescale: 0.0,

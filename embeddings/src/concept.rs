@@ -39,6 +39,12 @@ pub trait Concept {
         false
     }
 
+    /// `[n, D]`, f32, where token vectors are all that is learnt and enter before CLIP as they are, the same at every
+    /// site; what can be tuned to a prompt.
+    fn token_vectors(&self) -> Option<&Tensor> {
+        None
+    }
+
     /// What is learnt, f32 leaves in a fixed order.
     fn parameters(&self) -> Vec<Tensor>;
 
@@ -142,6 +148,17 @@ impl<'a> Site<'a> {
         Self {
             timesteps: timesteps.to_kind(Kind::Float).repeat([layer_count]),
             layers: layers.unsqueeze(1).expand([layer_count, batch], false).reshape([-1]),
+            layer_count,
+            draw,
+        }
+    }
+
+    /// One site for each layer, each at a timestep of its own: `timesteps` `[L]`, of any kind.
+    pub fn one_of_each_layer(timesteps: &Tensor, draw: Option<&'a Generator>) -> Self {
+        let layer_count = timesteps.size()[0];
+        Self {
+            timesteps: timesteps.to_kind(Kind::Float),
+            layers: Tensor::arange(layer_count, (Kind::Int64, timesteps.device())),
             layer_count,
             draw,
         }

@@ -73,6 +73,18 @@ pub enum PromptError {
         /// The text that does not.
         beyond: String,
     },
+    /// With the class in the concept's place the prompt is too long.
+    #[error(
+        "the prompt '{prompt}' has {found} tokens with the class in the concept's place, but {limit} fit; shorten the prompt or the class"
+    )]
+    ReferenceTooLong {
+        /// The beginning of the prompt.
+        prompt: String,
+        /// Its tokens, without start and end.
+        found: usize,
+        /// Those that fit.
+        limit: usize,
+    },
     /// Truncation would cut a concept.
     #[error(
         "the prompt '{}' is cut at {limit} tokens, which cuts {placeholder} off; move it to the front",
@@ -114,7 +126,7 @@ pub enum PromptError {
 }
 
 /// Enough of a prompt to know it by.
-fn start_of(prompt: &str) -> String {
+pub(crate) fn start_of(prompt: &str) -> String {
     match prompt.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", prompt[..end].trim_end()),
         None => prompt.to_owned(),
@@ -239,7 +251,7 @@ impl PromptTokens {
         }
     }
 
-    fn framed(tokens: impl Iterator<Item = Token>, tokenizer: &Tokenizer) -> Self {
+    pub(crate) fn framed(tokens: impl Iterator<Item = Token>, tokenizer: &Tokenizer) -> Self {
         let (mut ids, mut slots) = (vec![tokenizer.start()], Vec::new());
         for token in tokens {
             match token {
@@ -258,7 +270,7 @@ impl PromptTokens {
 }
 
 #[derive(Clone, Copy)]
-enum Token {
+pub(crate) enum Token {
     Word(i64),
     Slot { concept: usize, vector: usize, word: Option<i64> },
 }

@@ -117,6 +117,10 @@ impl Concept for TextualInversion {
         Injection::Input(self.vectors.to_device(site.layers.device()).unsqueeze(0)) // [1, n, D]
     }
 
+    fn token_vectors(&self) -> Option<&Tensor> {
+        Some(&self.vectors)
+    }
+
     fn parameters(&self) -> Vec<Tensor> {
         vec![self.vectors.shallow_clone()]
     }

@@ -18,6 +18,13 @@ use crate::unet::{UNet, UNetConfig};
 use crate::vae::{Vae, VaeConfig};
 use crate::weights::Checkpoint;
 
+/// The parts of a model that have weights, and the stem of their files.
+const PARTS: [(&str, &str); 3] = [
+    ("text_encoder", "model"),
+    ("unet", "diffusion_pytorch_model"),
+    ("vae", "diffusion_pytorch_model"),
+];
+
 /// The configurations of a model, checked; its weights still on disk.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
@@ -116,14 +123,16 @@ impl ModelFolder {
 
     /// Reads the tables of contents of all weight files, so that damaged ones are found before any work.
     pub fn check_weights(&self) -> Result<(), ModelError> {
-        for (part, stem) in [
-            ("text_encoder", "model"),
-            ("unet", "diffusion_pytorch_model"),
-            ("vae", "diffusion_pytorch_model"),
-        ] {
+        for (part, stem) in PARTS {
             self.checkpoint(part, stem, Kind::Float, Device::Cpu)?;
         }
         Ok(())
+    }
+
+    /// How many numbers the weights of `text_encoder`, `unet` or `vae` are.
+    pub fn parameters(&self, part: &str) -> Result<u64, ModelError> {
+        let stem = PARTS.iter().find(|(name, _)| *name == part).map_or("model", |(_, stem)| stem);
+        Ok(self.checkpoint(part, stem, Kind::Float, Device::Cpu)?.elements())
     }
 
     /// The tokenizer.

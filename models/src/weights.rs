@@ -128,6 +128,11 @@ impl Checkpoint {
         })
     }
 
+    /// The numbers in all tensors, read from the tables of contents.
+    pub fn elements(&self) -> u64 {
+        self.entries.values().map(|entry| entry.shape.iter().product::<i64>() as u64).sum()
+    }
+
     /// What was loaded, missed and left over so far by the network that is built from this.
     pub fn report(&self) -> Result<LoadReport, ModelError> {
         if let Some(failure) = self.failure.take() {

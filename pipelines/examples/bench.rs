@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pipelines::config::{Table, TrainConfig, Value};
 use pipelines::generate::{GeneratePlan, GenerateRequest, Progress, generate};
-use pipelines::train::{Event, Observer, TrainPlan, train};
+use pipelines::train::{Event, Observer, Start, TrainPlan, train};
 use pipelines::{DeviceChoice, Precision};
 
 const TICKS_A_SECOND: f64 = 100.0;
@@ -57,6 +57,7 @@ fn time_training(
             ("photos", path(&photos)),
             ("concept", text("<toy>")),
             ("class", text("toy")),
+            ("method", text("ti")),
             ("base", path(base)),
             ("device", text("cpu")),
             ("precision", text(precision)),
@@ -66,7 +67,7 @@ fn time_training(
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
-    let plan = TrainPlan::new(TrainConfig::resolve(None, overrides)?, false, false)?;
+    let plan = TrainPlan::new(TrainConfig::resolve(None, None, overrides)?, Start::New)?;
     train(&plan, steps)?;
     Ok(())
 }
@@ -87,6 +88,7 @@ fn time_denoising(
         count: 1,
         batch_size: 1,
         seed: 1,
+        refine: 0,
         steps: steps.all() + 1,
         guidance: 7.5,
         guidance_rescale: 0.0,

@@ -1,35 +1,27 @@
 //! The photos as latents, encoded once; the VAE then leaves memory.
 
+use image::RgbImage;
 use models::vae::{LatentDistribution, Vae};
 use tch::{Device, Tensor};
 use torch_ext::Generator;
 
-use crate::photos::{Photo, mirrored, to_tensor};
+use crate::photos::to_tensor;
 
-/// Mean and log-variance of every photo, and of its mirror image where flips are on.
+/// Mean and log-variance of every view of every photo.
 pub(crate) struct LatentCache {
     photos: Vec<Vec<LatentDistribution>>,
     scaling_factor: f64,
 }
 
 impl LatentCache {
-    /// Encodes `photos`, one at a time.
-    pub(crate) fn encode(photos: &[Photo], flip: bool, vae: &Vae, device: Device) -> Self {
-        let encode = |pixels| {
-            let LatentDistribution { mean, logvar } = vae.encode(&to_tensor(&pixels));
+    /// Encodes the views of each photo, one at a time.
+    pub(crate) fn encode(photos: &[Vec<RgbImage>], vae: &Vae, device: Device) -> Self {
+        let encode = |pixels: &RgbImage| {
+            let LatentDistribution { mean, logvar } = vae.encode(&to_tensor(pixels));
             LatentDistribution { mean: mean.to_device(device), logvar: logvar.to_device(device) }
         };
         let photos = tch::no_grad(|| {
-            photos
-                .iter()
-                .map(|photo| {
-                    let mut views = vec![encode(photo.pixels.clone())];
-                    if flip {
-                        views.push(encode(mirrored(&photo.pixels)));
-                    }
-                    views
-                })
-                .collect()
+            photos.iter().map(|views| views.iter().map(encode).collect()).collect()
         });
         Self { photos, scaling_factor: vae.scaling_factor() }
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::photos::PhotoSet;
 
+mod context;
+
 /// Where a template's word goes.
 pub const SLOT: &str = "{}";
 
@@ -85,6 +87,11 @@ impl Templates {
     pub fn style() -> Self {
         Self::parse(include_str!("../../configs/prompts/style.txt"), "configs/prompts/style.txt")
             .expect("the embedded file is tested")
+    }
+
+    /// The one template of CoRe's reconstruction.
+    pub fn photo() -> Self {
+        Self { lines: vec!["a photo of a {}".to_owned()] }
     }
 
     /// The templates of a file: one a line; empty lines and lines that begin with `#` do not count.

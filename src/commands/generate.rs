@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use pipelines::Refined;
 use pipelines::generate::{GeneratePlan, Progress as Step, generate};
 use serde_json::json;
 
@@ -27,6 +28,7 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
         match event {
             Step::Phase(doing) => progress.say(doing),
             Step::Step { done, total } => progress.step(done as u64, total as u64, ""),
+            Step::Refined(report) => progress.say(told(report)),
             Step::Picture(path) if !as_json => {
                 progress.above(|| output::line(path.display()));
             }
@@ -38,8 +40,20 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
     let drawn = drawn?;
     if as_json {
         output::line(
-            json!({ "seed": seed, "pictures": drawn.paths, "interrupted": drawn.interrupted }),
+            json!({ "seed": seed, "pictures": drawn.paths, "refined": drawn.refined, "interrupted": drawn.interrupted }),
         );
     }
     Ok(if drawn.interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// One line for people.
+fn told(report: &Refined) -> String {
+    let Refined { prompt, steps, moved, before, after } = report;
+    let terms: Vec<String> = before
+        .iter()
+        .zip(after)
+        .map(|((name, before), (_, after))| format!("{name} {before:.3e} -> {after:.3e}"))
+        .collect();
+    let steps = format!("refined for '{prompt}' in {steps} steps");
+    format!("{steps}: moved by {:.1} % of the norm; {}", 100.0 * moved, terms.join(", "))
 }

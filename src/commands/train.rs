@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use pipelines::config::TrainConfig;
-use pipelines::train::{Event, Observer, Outcome, TrainPlan, train};
+use pipelines::train::{Event, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train};
 use serde_json::json;
 
 use crate::cli::TrainArgs;
@@ -15,12 +15,19 @@ use crate::progress::Progress;
 
 /// Trains a concept; prints its path.
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
-    let config = TrainConfig::resolve(args.config.as_deref(), args.overrides()?)?;
+    let config =
+        TrainConfig::resolve(args.preset.as_deref(), args.config.as_deref(), args.overrides()?)?;
     if args.print_config {
         output::line(config.to_toml().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = TrainPlan::new(config, args.resume, args.force)?;
+    let start = match (args.dry_run, args.resume, args.force) {
+        (true, ..) => Start::DryRun,
+        (_, true, _) => Start::Resume,
+        (_, _, true) => Start::Overwrite,
+        _ => Start::New,
+    };
+    let plan = TrainPlan::new(config, start)?;
     let mut show = Show {
         progress: Progress::new(args.output_style.quiet),
         json: args.output_style.json,
@@ -28,6 +35,10 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     };
     for text in plan.warnings() {
         let _ = show.on(&Event::Warning { text });
+    }
+    if args.dry_run {
+        print(&plan.preview()?, show.json);
+        return Ok(ExitCode::SUCCESS);
     }
     for line in plan.summary() {
         show.progress.say(line);
@@ -52,6 +63,23 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         output::line(path.display());
     }
     Ok(code)
+}
+
+/// Shows what a run would do.
+fn print(preview: &Preview, as_json: bool) {
+    if as_json {
+        output::line(serde_json::to_string(preview).expect("a preview is plain data"));
+        return;
+    }
+    preview.plan.iter().for_each(output::line);
+    for PromptPreview { prompt, tokens, reference } in &preview.prompts {
+        output::line(prompt);
+        output::line(format!("  tokens {}", tokens.join(" ")));
+        if let Some(reference) = reference {
+            output::line(format!("  class  {}", reference.join(" ")));
+        }
+    }
+    output::line(format!("about {:.1} GB of memory", preview.memory as f64 / 1e9));
 }
 
 /// Shows events: bars and lines on stderr, or JSON lines on stdout.

@@ -66,10 +66,15 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Run {
     Run::new(&personalize().args(arguments).output().expect("the program starts"))
 }
 
-/// `train` on the small photos and the SD 1.x base, two steps of 32 pixels; later arguments win.
+/// `train --method ti` on the small photos and the SD 1.x base, two steps of 32 pixels; later arguments win.
 pub fn train_command(output: &Path, more: &[&str]) -> Command {
     let mut command = personalize();
-    command.arg("train").arg("--photos").arg(photos()).arg("--base").arg(base("sd1"));
+    command
+        .args(["train", "--method", "ti"])
+        .arg("--photos")
+        .arg(photos())
+        .arg("--base")
+        .arg(base("sd1"));
     command.args(["--concept", "<cat>", "--class", "cat", "--steps", "2", "--resolution", "32"]);
     command.arg("--quiet").arg("--output").arg(output).args(more);
     command

@@ -1,6 +1,6 @@
 //! The concept file: one safetensors file.
 //!
-//! A Textual Inversion concept is exactly one F32 tensor `emb_params` `[n, D]` with everything else in the
+//! A concept of Textual Inversion or CoRe is exactly one F32 tensor `emb_params` `[n, D]` with everything else in the
 //! metadata, which AUTOMATIC1111, `ComfyUI`, `InvokeAI`, kohya and (with `token=`) diffusers load without an
 //! export; an XTI concept has the sixteen tensors of kohya's. Reading also takes those forms from the tools that
 //! write them.
@@ -23,10 +23,11 @@ pub use record::{BaseRecord, ConceptRecord};
 
 /// The newest version of this layout; a file with a higher one is refused.
 pub const FORMAT_VERSION: u32 = 2;
-/// The version of a Textual Inversion file, which nothing has changed in.
+/// The version of a file of token vectors, which nothing has changed in.
 const FIRST_VERSION: u32 = 1;
 
-const TEXTUAL_INVERSION: &str = "ti";
+/// The methods whose concepts are token vectors: Textual Inversion, and CoRe, which differs in its loss only.
+const TOKEN_VECTORS: [&str; 2] = ["ti", "core"];
 const VERSION_KEY: &str = "personalize.format_version";
 const RECORD_KEY: &str = "personalize.concept";
 
@@ -142,8 +143,8 @@ impl ConceptFile {
     /// The JSON header, sorted and padded to eight bytes, so that the same concept gives the same bytes.
     fn header(&self, path: &Path, entries: Map<String, Value>, data: &[u8]) -> String {
         let record = &self.record;
-        let version =
-            if record.method == TEXTUAL_INVERSION { FIRST_VERSION } else { FORMAT_VERSION };
+        let plain = TOKEN_VECTORS.contains(&record.method.as_str());
+        let version = if plain { FIRST_VERSION } else { FORMAT_VERSION };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut metadata = BTreeMap::from([
             ("format", "pt".to_owned()),

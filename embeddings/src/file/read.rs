@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::{
-    ConceptFile, ConceptRecord, FORMAT_VERSION, FileError, Origin, RECORD_KEY, TEXTUAL_INVERSION,
+    ConceptFile, ConceptRecord, FORMAT_VERSION, FileError, Origin, RECORD_KEY, TOKEN_VECTORS,
     Tensors, VERSION_KEY,
 };
 use crate::{Concept, Cones, Neti, TextualInversion, Xti};
@@ -64,14 +64,17 @@ impl ConceptFile {
 pub(super) fn build(record: &ConceptRecord, tensors: &Tensors) -> Result<Box<dyn Concept>, String> {
     let (word, settings) = (record.token.as_str(), &record.settings);
     Ok(match record.method.as_str() {
-        TEXTUAL_INVERSION => Box::new(TextualInversion::from_tensors(word, tensors)?),
+        method if TOKEN_VECTORS.contains(&method) => {
+            Box::new(TextualInversion::from_tensors(word, tensors)?)
+        }
         "xti" => Box::new(Xti::from_tensors(word, tensors)?),
         "neti" => Box::new(Neti::from_tensors(word, tensors, settings)?),
         "cones" => Box::new(Cones::from_tensors(word, tensors, settings)?),
         method => {
             return Err(format!(
-                "a concept of the method '{}', but this version reads ti, xti, neti and cones; update personalize",
-                method.escape_debug()
+                "a concept of the method '{}', but this version reads {}, xti, neti and cones; update personalize",
+                method.escape_debug(),
+                TOKEN_VECTORS.join(", ")
             ));
         }
     })
@@ -125,7 +128,7 @@ fn foreign(path: &Path, tensors: &Tensors) -> Result<(ConceptRecord, Origin), St
     let generic = ["emb_params", "emp_params", "clip_l", "clip_h"].contains(&key);
     let token = if generic { of_the_file } else { key.to_owned() };
     let origin = Origin::Foreign { key: key.to_owned() };
-    Ok((ConceptRecord::foreign(TEXTUAL_INVERSION, token), origin))
+    Ok((ConceptRecord::foreign(TOKEN_VECTORS[0], token), origin))
 }
 
 fn floats(dtype: Dtype, data: &[u8], shape: &[i64]) -> Option<Tensor> {

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TEXTUAL_INVERSION;
+use super::TOKEN_VECTORS;
 
 /// What is known of a concept besides its vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConceptRecord {
-    /// The training method: `ti`, `xti`, `neti` or `cones`.
+    /// The training method: `ti`, `core`, `xti`, `neti` or `cones`.
     pub method: String,
     /// The word that stands for it.
     pub token: String,
@@ -98,7 +98,8 @@ impl BaseRecord {
 
     /// ModelSpec's architecture id, with the method as its adapter; other tools know `textual-inversion` only.
     pub(super) fn architecture(&self, method: &str) -> String {
-        let adapter = if method == TEXTUAL_INVERSION { "textual-inversion" } else { method };
+        let plain = TOKEN_VECTORS.contains(&method);
+        let adapter = if plain { "textual-inversion" } else { method };
         let family = match (self.width, self.prediction_type.as_str()) {
             (768, _) => "stable-diffusion-v1",
             (1024, "v_prediction") => "stable-diffusion-v2-768-v",

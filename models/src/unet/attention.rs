@@ -31,34 +31,52 @@ impl Attention {
         }
     }
 
-    /// `x` `[B, P, C]` attends to `kv`; `[B, P, C]`. With `observe` the probabilities are written out.
-    fn forward(
+    /// `x` `[B, P, C]` attends to `kv`; `[B, P, C]`.
+    fn forward(&self, x: &Tensor, kv: &KeyValue) -> Tensor {
+        let (q, k, v) =
+            (self.to_q.forward(x), self.to_k.forward(&kv.key), self.to_v.forward(&kv.value));
+        self.to_out.forward(&self.attend(&q, &k, &v))
+    }
+
+    /// The same, shown to `probe`; the probabilities are written out only where it wants them.
+    fn forward_probed(
         &self,
         x: &Tensor,
         kv: &KeyValue,
-        observe: Option<&mut dyn FnMut(&Tensor)>,
+        layer: LayerId,
+        probe: &mut (dyn AttnProbe + '_),
     ) -> Tensor {
-        let (q, k, v) =
-            (self.to_q.forward(x), self.to_k.forward(&kv.key), self.to_v.forward(&kv.value));
-        let attended = match observe {
-            Some(observe) => {
-                let [q, k, v] = [q, k, v].map(|t| split_heads(&t, self.heads));
-                let scale = (q.size()[3] as f64).powf(-0.5);
-                // Scores in f32: the mean attention of a token is about 1/77, too coarse for half types.
-                let scores = (q.to_kind(Kind::Float) * scale)
-                    .matmul(&k.to_kind(Kind::Float).transpose(-1, -2));
-                let probs = scores.softmax(-1, Kind::Float); // [B, heads, P, S]
-                observe(&probs);
-                merge_heads(&probs.to_kind(v.kind()).matmul(&v))
-            }
-            // f16 overflows in the scores of SD 2.x; bf16 has the range of f32.
-            None if self.upcast && x.kind() == Kind::Half => {
-                let [q, k, v] = [q, k, v].map(|t| t.to_kind(Kind::Float));
-                attention(&q, &k, &v, self.heads, false).to_kind(x.kind())
-            }
-            None => attention(&q, &k, &v, self.heads, false),
-        };
-        self.to_out.forward(&attended)
+        let q = self.to_q.forward(x);
+        let frozen = q.detach();
+        let probs_over = |context: &Tensor| self.probs(&frozen, &self.to_k.forward(context));
+        probe.offer(layer, &probs_over);
+        let (k, v) = (self.to_k.forward(&kv.key), self.to_v.forward(&kv.value));
+        if !probe.wants_probs() {
+            return self.to_out.forward(&self.attend(&q, &k, &v));
+        }
+        let probs = self.probs(&q, &k);
+        probe.observe(layer, &probs);
+        let v = split_heads(&v, self.heads);
+        self.to_out.forward(&merge_heads(&probs.to_kind(v.kind()).matmul(&v)))
+    }
+
+    /// The fused product of queries, keys and values, `[B, P, C]`.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        // f16 overflows in the scores of SD 2.x; bf16 has the range of f32.
+        if self.upcast && q.kind() == Kind::Half {
+            let [wide_q, wide_k, wide_v] = [q, k, v].map(|t| t.to_kind(Kind::Float));
+            return attention(&wide_q, &wide_k, &wide_v, self.heads, false).to_kind(q.kind());
+        }
+        attention(q, k, v, self.heads, false)
+    }
+
+    /// The probabilities `[B, heads, P, S]` of queries `[B, P, C]` over keys `[B, S, C]`; f32 or wider, since the mean
+    /// attention of a token is about 1/77, too coarse for half types.
+    fn probs(&self, q: &Tensor, k: &Tensor) -> Tensor {
+        let kind = if q.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+        let [q, k] = [q, k].map(|t| split_heads(t, self.heads).to_kind(kind));
+        let scale = (q.size()[3] as f64).powf(-0.5);
+        (q * scale).matmul(&k.transpose(-1, -2)).softmax(-1, kind)
     }
 }
 
@@ -104,14 +122,11 @@ impl BasicTransformerBlock {
     ) -> Tensor {
         let h = self.norm1.forward(x);
         let itself = KeyValue::same(h.shallow_clone());
-        let x = add(self.attn1.forward(&h, &itself, None), x);
+        let x = add(self.attn1.forward(&h, &itself), x);
         let h = self.norm2.forward(&x);
         let attended = match probe {
-            Some(probe) => {
-                let mut observe = |probs: &Tensor| probe.observe(self.layer, probs);
-                self.attn2.forward(&h, context, Some(&mut observe))
-            }
-            None => self.attn2.forward(&h, context, None),
+            Some(probe) => self.attn2.forward_probed(&h, context, self.layer, probe),
+            None => self.attn2.forward(&h, context),
         };
         let x = add(attended, &x);
         add(self.ff.forward(&self.norm3.forward(&x)), &x)
@@ -162,7 +177,7 @@ impl Transformer2D {
                     attn2: Attention::new(&params.pp("attn2"), channels, context, heads, upcast),
                     norm3: LayerNorm::new(&params.pp("norm3"), channels, 1e-5),
                     ff: FeedForward::new(&params.pp("ff"), channels),
-                    layer: layers.next(),
+                    layer: layers.next(level),
                 }
             })
             .collect();

@@ -16,16 +16,18 @@ impl LayerId {
 
 /// Hands out layer ids while the network is built.
 #[derive(Default)]
-pub(crate) struct LayerIds(u8);
+pub(crate) struct LayerIds(Vec<usize>);
 
 impl LayerIds {
-    pub(crate) fn next(&mut self) -> LayerId {
-        self.0 += 1;
-        LayerId(self.0 - 1)
+    /// The next layer, which works at this level of the U-Net.
+    pub(crate) fn next(&mut self, level: usize) -> LayerId {
+        self.0.push(level);
+        LayerId(self.0.len() as u8 - 1)
     }
 
-    pub(crate) fn count(&self) -> usize {
-        usize::from(self.0)
+    /// The level of each layer: 0 has the resolution of the latents, each further one half of it.
+    pub(crate) fn into_levels(self) -> Vec<usize> {
+        self.0
     }
 }
 
@@ -126,4 +128,13 @@ impl Conditioning {
 pub trait AttnProbe {
     /// The probabilities of one layer, `[B, heads, P, S]` with P latent pixels; f32, differentiable.
     fn observe(&mut self, layer: LayerId, probs: &Tensor);
+
+    /// Whether [`AttnProbe::observe`] is to be called. Without it the pass keeps its fused attention.
+    fn wants_probs(&self) -> bool {
+        true
+    }
+
+    /// Called for each layer with a function from another context `[B, S, D]` to the probabilities `[B, heads, P, S]`
+    /// that the layer's queries, detached from their graph, have over it; differentiable in that context.
+    fn offer(&mut self, _layer: LayerId, _probs_over: &dyn Fn(&Tensor) -> Tensor) {}
 }

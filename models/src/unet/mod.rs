@@ -26,7 +26,7 @@ pub struct UNet {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     config: UNetConfig,
-    layer_count: usize,
+    layer_levels: Vec<usize>,
     kind: Kind,
     device: Device,
     checkpointing: bool,
@@ -83,7 +83,7 @@ impl UNet {
             ),
             conv_out: Conv2d::new(&params.pp("conv_out"), first, config.out_channels, 3),
             config: config.clone(),
-            layer_count: layers.count(),
+            layer_levels: layers.into_levels(),
             kind: params.kind(),
             device: params.device(),
             checkpointing: false,
@@ -101,7 +101,12 @@ impl UNet {
 
     /// Cross-attention layers: the length of a [`CrossAttnContext::PerLayer`], 16 for Stable Diffusion.
     pub fn layer_count(&self) -> usize {
-        self.layer_count
+        self.layer_levels.len()
+    }
+
+    /// The level of each cross-attention layer: 0 has the resolution of the latents, each further one half of it.
+    pub fn layer_levels(&self) -> &[usize] {
+        &self.layer_levels
     }
 
     /// The configuration it was built from.

@@ -30,6 +30,8 @@ struct ConceptUse {
 /// The concepts of a request, checked against the base.
 pub(super) struct Concepts {
     pub concepts: Vec<Box<dyn Concept>>,
+    /// What each is an example of, where its file says it; of several files under one word the first that does.
+    pub classes: Vec<Option<String>>,
     pub used: Vec<UsedConcept>,
     pub warnings: Vec<String>,
 }
@@ -57,15 +59,19 @@ impl Concepts {
             let bytes = std::fs::read(&wanted.path).map_err(Error::io(&wanted.path, "read"))?;
             let hash = hex(&Sha256::digest(bytes));
             used.push(UsedConcept { placeholder: word.clone(), hash, options: wanted.options });
-            let part = (concept, wanted.layers);
+            let (part, class) = ((concept, wanted.layers), file.record.class.clone());
             match words.iter_mut().find(|w| w.word.eq_ignore_ascii_case(&word)) {
-                Some(known) => known.parts.push(part),
-                None => words.push(Word { word, parts: vec![part] }),
+                Some(known) => {
+                    known.parts.push(part);
+                    known.class = known.class.take().or(class);
+                }
+                None => words.push(Word { word, class, parts: vec![part] }),
             }
         }
         let layers = base.folder.unet.cross_attention_layers() as usize;
+        let classes = words.iter().map(|w| w.class.clone()).collect();
         let concepts = words.into_iter().map(|w| w.concept(layers)).collect::<Result<_, _>>()?;
-        Ok(Self { concepts, used, warnings })
+        Ok(Self { concepts, classes, used, warnings })
     }
 }
 
@@ -159,6 +165,7 @@ type Part = (Box<dyn Concept>, Option<Vec<usize>>);
 /// One word of the prompts, and the files that stand behind it.
 struct Word {
     word: String,
+    class: Option<String>,
     parts: Vec<Part>,
 }
 

@@ -1,16 +1,18 @@
 //! Prompts with concepts to pictures.
 
 mod concepts;
+mod request;
+
+pub use request::{GenerateRequest, parse_spacing};
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use embeddings::{Concept, Conditioner, Overflow, PromptTokens};
+use embeddings::{Concept, Conditioner, Overflow, PromptTokens, TextualInversion};
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerName};
-use models::schedule::TimestepSpacing;
-use models::unet::CrossAttnContext;
+use models::unet::{CrossAttnContext, UNet};
 use tch::{Device, Kind};
 
 use crate::denoise::PromptContext;
@@ -18,62 +20,10 @@ use crate::error::guarded;
 use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
-use crate::{Base, DeviceChoice, Error, Precision};
+use crate::refine::{RefinePlan, Refined, Refiner, with_copies};
+use crate::{Base, Error, Precision};
 use concepts::Concepts;
-
-/// What a user asks for.
-#[derive(Debug, Clone)]
-pub struct GenerateRequest {
-    /// Folder of the base model.
-    pub base: PathBuf,
-    /// Variant of its weight files.
-    pub variant: Option<String>,
-    /// Concept files, each with the word it is called by, where that is not the file's own. Options on how it is
-    /// drawn may follow a file: `cat.safetensors,strength=0.8`.
-    pub concepts: Vec<(Option<String>, PathBuf)>,
-    /// Prompts, in which concepts stand by their words.
-    pub prompts: Vec<String>,
-    /// What the pictures should not be; may hold concepts.
-    pub negative_prompt: String,
-    /// Pictures a prompt.
-    pub count: u32,
-    /// Pictures drawn at once.
-    pub batch_size: u32,
-    /// Of the first picture of each prompt; picture i has seed + i.
-    pub seed: u64,
-    /// Denoising steps.
-    pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
-    pub guidance: f64,
-    /// Pull of the guided prediction's deviation back to the conditional one's, 0 to 1.
-    pub guidance_rescale: f64,
-    /// Name of the sampler.
-    pub sampler: String,
-    /// Spacing of timesteps, where it is not the scheduler's own.
-    pub spacing: Option<TimestepSpacing>,
-    /// Karras noise levels, where the sampler's name does not say it.
-    pub karras: bool,
-    /// Width in pixels, where it is not the base's own.
-    pub width: Option<i64>,
-    /// Height in pixels, where it is not the base's own.
-    pub height: Option<i64>,
-    /// Layers of the text encoder counted from its end: 1 is all, 2 leaves out the last.
-    pub clip_skip: usize,
-    /// Cut prompts that are too long.
-    pub truncate: bool,
-    /// Write one picture of all pictures too.
-    pub grid: bool,
-    /// Write no parameters into the pictures.
-    pub no_metadata: bool,
-    /// Replace pictures of the same name.
-    pub force: bool,
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// In what kind of number.
-    pub precision: Precision,
-    /// Folder for the pictures, or one `.png` file for one picture.
-    pub output: PathBuf,
-}
+use request::is_png;
 
 /// A checked request. Nothing changes it afterwards.
 pub struct GeneratePlan {
@@ -83,6 +33,7 @@ pub struct GeneratePlan {
     used: Vec<UsedConcept>,
     prompts: Vec<PromptTokens>,
     negative: PromptTokens,
+    refinement: Option<RefinePlan>,
     sampling: Sampling,
     device: Device,
     kind: Kind,
@@ -101,6 +52,8 @@ pub enum Progress<'a> {
         /// Evaluations in all.
         total: usize,
     },
+    /// Copies of the concepts were tuned to a prompt.
+    Refined(&'a Refined),
     /// A picture was written.
     Picture(&'a Path),
 }
@@ -110,6 +63,8 @@ pub enum Progress<'a> {
 pub struct Drawn {
     /// One path a picture, in the order of prompts and seeds; the grid, if any, last.
     pub paths: Vec<PathBuf>,
+    /// What refining did, a report for each prompt with concepts.
+    pub refined: Vec<Refined>,
     /// Whether the observer stopped it before the last picture.
     pub interrupted: bool,
 }
@@ -117,7 +72,7 @@ pub struct Drawn {
 impl GeneratePlan {
     /// Checks a request against the base, the concepts and the disk; reads no weight of the base.
     pub fn new(request: GenerateRequest) -> Result<Self, Error> {
-        check_numbers(&request)?;
+        request.check()?;
         let device = request.device.resolve()?;
         let mut base = Base::open(&request.base, request.variant.as_deref())?;
         let (width, height) = (
@@ -126,7 +81,8 @@ impl GeneratePlan {
         );
         base.check_size(&[("width", width), ("height", height)])?;
         base.check_clip_skip(request.clip_skip)?;
-        let Concepts { concepts, used, warnings } = Concepts::read(&request.concepts, &mut base)?;
+        let Concepts { concepts, classes, used, warnings } =
+            Concepts::read(&request.concepts, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
         let config = SamplerConfig {
@@ -151,6 +107,14 @@ impl GeneratePlan {
         let tokens = |prompt: &str| PromptTokens::new(prompt, &references, &tokenizer, overflow);
         let prompts = request.prompts.iter().map(|p| tokens(p)).collect::<Result<Vec<_>, _>>()?;
         let negative = tokens(&request.negative_prompt)?;
+        let refinement = match request.refine {
+            0 => None,
+            steps => {
+                let prompts: Vec<_> =
+                    request.prompts.iter().map(String::as_str).zip(&prompts).collect();
+                Some(RefinePlan::new(steps, &prompts, &references, &classes, &tokenizer)?)
+            }
+        };
         check_output(&request)?;
         let kind = request.precision.resolve(device);
         let mut plan = Self {
@@ -160,12 +124,13 @@ impl GeneratePlan {
             used,
             prompts,
             negative,
+            refinement,
             sampling,
             device,
             kind,
             warnings,
         };
-        plan.warn_of_unused_concepts();
+        plan.warn_of_no_effect();
         Ok(plan)
     }
 
@@ -179,12 +144,19 @@ impl GeneratePlan {
         &self.warnings
     }
 
-    fn warn_of_unused_concepts(&mut self) {
+    fn warn_of_no_effect(&mut self) {
         for (i, concept) in self.concepts.iter().enumerate() {
             let mut all = self.prompts.iter().chain([&self.negative]);
             if !all.any(|prompt| prompt.slots.iter().any(|slot| slot.concept == i)) {
                 let word = concept.placeholder();
                 self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
+            }
+        }
+        let Some(refinement) = &self.refinement else { return };
+        for (i, prompt) in self.request.prompts.iter().enumerate() {
+            if !refinement.concerns(i) {
+                self.warnings
+                    .push(format!("'{prompt}' holds no concept, so --refine has no effect on it"));
             }
         }
     }
@@ -199,12 +171,31 @@ impl GeneratePlan {
             schedule: if sampling.config.karras == Some(true) { "karras" } else { "" }.to_owned(),
             guidance: sampling.guidance,
             seed,
+            refine: request.refine,
             width: sampling.width as u32,
             height: sampling.height as u32,
             base: self.base.record.name.clone(),
             precision: Precision::name(self.kind).to_owned(),
             concepts: self.used.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn refiner<'a>(
+        &self,
+        plan: &'a RefinePlan,
+        conditioner: &'a Conditioner,
+        unet: &'a UNet,
+    ) -> Refiner<'a> {
+        let (folder, f) = (&self.base.folder, self.base.folder.vae.downscale());
+        let Sampling { width, height, .. } = self.sampling;
+        Refiner {
+            plan,
+            conditioner,
+            unet,
+            timesteps: folder.scheduler.num_train_timesteps as i64,
+            shape: [1, folder.unet.in_channels, height / f, width / f],
+            seed: self.request.seed,
         }
     }
 
@@ -230,22 +221,40 @@ fn run(
     observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Drawn, Error> {
     let (request, folder) = (&plan.request, &plan.base.folder);
-    let mut drawn = Drawn { paths: Vec::new(), interrupted: true };
+    let mut drawn = Drawn { paths: Vec::new(), refined: Vec::new(), interrupted: true };
     if observer(Progress::Phase("reading the base")).is_break() {
         return Ok(drawn);
     }
-    let clip = folder.load_text_encoder(plan.kind, plan.device)?;
+    // The gradient of a refinement passes through the text encoder: f32, as in training.
+    let refines = plan.refinement.is_some();
+    let clip =
+        folder.load_text_encoder(if refines { Kind::Float } else { plan.kind }, plan.device)?;
     let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
     let concepts: Vec<&dyn Concept> = plan.concepts.iter().map(|c| &**c).collect();
+    let unet = refines.then(|| folder.load_unet(plan.kind, plan.device)).transpose()?;
     let negative = negative(&conditioner, &plan.negative, &concepts);
     let conditioner = Rc::new(conditioner);
-    let contexts: Vec<PromptContext<'_>> = plan
-        .prompts
-        .iter()
-        .map(|prompt| PromptContext::new(&conditioner, prompt, &concepts))
-        .collect();
+    let mut contexts: Vec<PromptContext<'_>> = Vec::new();
+    for (i, prompt) in plan.prompts.iter().enumerate() {
+        contexts.push(match (&plan.refinement, &unet) {
+            (Some(refinement), Some(unet)) if refinement.concerns(i) => {
+                let refiner = plan.refiner(refinement, &conditioner, unet);
+                let Some((copies, report)) = refine(&refiner, plan, i, &concepts, observer)? else {
+                    return Ok(drawn);
+                };
+                drawn.refined.push(report);
+                // Token vectors do not vary, so the copies need not live on.
+                let tuned = with_copies(&concepts, &copies);
+                PromptContext::Constant(conditioner.encode(&[prompt], &tuned))
+            }
+            _ => PromptContext::new(&conditioner, prompt, &concepts),
+        });
+    }
     drop(conditioner); // a context that varies with time keeps it
-    let unet = folder.load_unet(plan.kind, plan.device)?;
+    let unet = match unet {
+        Some(unet) => unet,
+        None => folder.load_unet(plan.kind, plan.device)?,
+    };
     let vae = folder.load_vae(plan.kind, plan.device)?;
     let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
 
@@ -310,43 +319,31 @@ fn negative(
     conditioner.encode(&[prompt], &concepts)
 }
 
-/// The spacing of timesteps by its name.
-pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
-    match name {
-        "leading" => Ok(TimestepSpacing::Leading),
-        "trailing" => Ok(TimestepSpacing::Trailing),
-        "linspace" => Ok(TimestepSpacing::Linspace),
-        other => Err(Error::Usage(format!(
-            "spacing '{other}' is unknown; use leading, trailing or linspace"
-        ))),
+/// Tunes copies of the concepts to prompt `i` and reports it; nothing where the observer stopped it.
+fn refine(
+    refiner: &Refiner<'_>,
+    plan: &GeneratePlan,
+    i: usize,
+    concepts: &[&dyn Concept],
+    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Option<(Vec<Option<TextualInversion>>, Refined)>, Error> {
+    let prompt = &plan.request.prompts[i];
+    let phase = format!("refining for '{prompt}'");
+    if observer(Progress::Phase(&phase)).is_break() {
+        return Ok(None);
     }
-}
-
-fn check_numbers(request: &GenerateRequest) -> Result<(), Error> {
-    let refuse = |text: &str| Err(Error::Usage(text.to_owned()));
-    if request.prompts.is_empty() {
-        return refuse("no prompt is given; pass --prompt 'a photo of <cat>'");
+    let (mut done, total) = (0, plan.request.refine as usize);
+    let mut flow = || {
+        done += 1;
+        observer(Progress::Step { done, total })
+    };
+    let refined = refiner.refine(i, prompt, concepts, &mut flow)?;
+    if let Some((_, report)) = &refined
+        && observer(Progress::Refined(report)).is_break()
+    {
+        return Ok(None);
     }
-    for (flag, number) in [
-        ("--count", request.count as usize),
-        ("--batch-size", request.batch_size as usize),
-        ("--clip-skip", request.clip_skip),
-    ] {
-        if number == 0 {
-            return refuse(&format!("{flag} is 0; give 1 or more"));
-        }
-    }
-    let (guidance, rescale) = (request.guidance, request.guidance_rescale);
-    if !guidance.is_finite() {
-        return refuse(&format!("--guidance is {guidance}; give a finite number such as 7.5"));
-    }
-    if !(0.0..=1.0).contains(&rescale) {
-        return refuse(&format!("--guidance-rescale is {rescale}; give a number from 0 to 1"));
-    }
-    if is_png(&request.output) && (request.prompts.len() > 1 || request.count > 1 || request.grid) {
-        return refuse("--output names one picture, but several are asked for; give a folder");
-    }
-    Ok(())
+    Ok(refined)
 }
 
 /// The folder of the pictures exists afterwards and can be written.
@@ -354,9 +351,4 @@ fn check_output(request: &GenerateRequest) -> Result<(), Error> {
     let output = &request.output;
     let folder = if is_png(output) { output.parent().unwrap_or(Path::new("")) } else { output };
     prepare_folder(folder)
-}
-
-/// Whether a path names one picture rather than a folder.
-fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && !path.is_dir()
 }

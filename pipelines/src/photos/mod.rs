@@ -4,6 +4,7 @@
 //! target ([`crop`]) and compares all of them ([`duplicates`]). What a user can live with is a [`Notice`]; what would
 //! train on something else than the photo is a [`PhotoError`] that names the file.
 
+mod augment;
 mod crop;
 mod decode;
 mod duplicates;
@@ -20,6 +21,7 @@ use image::RgbImage;
 use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
+pub use augment::Augmentation;
 pub use crop::{Crop, Rectangle};
 pub use decode::MAX_PIXELS;
 pub use notice::{Notice, PhotoError};

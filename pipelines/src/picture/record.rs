@@ -19,6 +19,9 @@ pub struct PictureParameters {
     pub guidance: f64,
     /// The seed of this picture's initial noise.
     pub seed: u64,
+    /// Steps for which the concepts were tuned to the prompt first; 0 for none.
+    #[serde(default)]
+    pub refine: u64,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -95,6 +98,7 @@ pub(super) fn example() -> PictureParameters {
         schedule: "karras".into(),
         guidance: 7.5,
         seed: u64::MAX,
+        refine: 0,
         width: 512,
         height: 768,
         base: "sd: 1.5".into(),

@@ -1,13 +1,18 @@
 //! Training a concept of any method: photos in, concept file out.
 
+mod batches;
 mod cones;
+mod context;
+mod memory;
 mod method;
 mod objective;
 mod plan;
+mod preview;
 mod run;
 mod sample;
 
-pub use plan::TrainPlan;
+pub use plan::{Start, TrainPlan};
+pub use preview::{Preview, PromptPreview};
 pub use run::{Outcome, train};
 
 use std::ops::ControlFlow;

@@ -3,20 +3,36 @@
 use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
-use embeddings::{Overflow, PromptTokens, check_placeholder, placeholders_in};
+use embeddings::{Concept, Overflow, PromptTokens, check_placeholder, placeholders_in};
+use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
+use torch_ext::Generator;
 
+use super::context::ContextPlan;
 use super::method::Method;
 use crate::config::TrainConfig;
 use crate::output::prepare_folder;
-use crate::photos::{Notice, PhotoSet};
+use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
 use crate::templates::Templates;
 use crate::trainer::state;
 use crate::{Base, DeviceChoice, Error, Precision};
+
+/// How a run stands to what lies in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// An earlier run there is refused.
+    New,
+    /// It is overwritten.
+    Overwrite,
+    /// It goes on.
+    Resume,
+    /// Nothing is trained or written, so it does not matter.
+    DryRun,
+}
 
 /// A checked run. Nothing changes it afterwards.
 #[derive(Debug)]
@@ -27,6 +43,8 @@ pub struct TrainPlan {
     pub(crate) photos: PhotoSet,
     pub(crate) photos_hash: String,
     pub(crate) captions: bool,
+    /// Of methods that regularise.
+    pub(crate) context: Option<ContextPlan>,
     /// One prompt a template, or one a photo where captions are used.
     pub(crate) prompts: Vec<String>,
     pub(crate) sample_prompts: Vec<String>,
@@ -34,22 +52,24 @@ pub struct TrainPlan {
     pub(crate) initializer: Option<String>,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
-    pub(crate) resume: bool,
+    pub(crate) start: Start,
     pub(crate) identity: String,
     warnings: Vec<String>,
 }
 
 impl TrainPlan {
-    /// Checks `config` against the photos, the base and the disk. With `resume` the run goes on from the
-    /// state in its folder; with `force` an earlier run there is overwritten.
-    pub fn new(config: TrainConfig, resume: bool, force: bool) -> Result<Self, Error> {
+    /// Checks `config` against the photos, the base and the disk.
+    pub fn new(mut config: TrainConfig, start: Start) -> Result<Self, Error> {
         config.check()?;
         check_placeholder(&config.concept)?;
         let device = config.device.parse::<DeviceChoice>()?.resolve()?;
         let variant = Some(config.variant.as_str()).filter(|v| !v.is_empty());
         let mut base = Base::open(&config.base, variant)?;
         base.check_clip_skip(config.clip_skip)?;
+        let context = ContextPlan::new(&config)?;
         let initializer = initializer(&config)?;
+        let tokenizer = base.folder.tokenizer()?;
+        config.vectors = vectors(&config, initializer.as_deref(), &tokenizer)?;
         let method = Method::new(&config, &base)?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
@@ -64,6 +84,7 @@ impl TrainPlan {
         let templates = match config.templates.as_str() {
             "object" => Templates::object(),
             "style" => Templates::style(),
+            "photo" => Templates::photo(),
             "captions" => Templates::from_captions(&photos, &config.concept)?,
             file => Templates::from_file(Path::new(file))?,
         };
@@ -89,8 +110,11 @@ impl TrainPlan {
             ));
         }
         let photos_hash = photos.hash();
+        if let Some(context) = &context {
+            warnings.extend(context.warnings(&config, &tokenizer)?);
+        }
         let plan = Self {
-            identity: identity(&config, &photos_hash, &base.record.sketch),
+            identity: identity(&config, &photos_hash, &base.record.sketch, context.as_ref()),
             kind: config.precision.resolve(device),
             config,
             method,
@@ -98,15 +122,16 @@ impl TrainPlan {
             photos,
             photos_hash,
             captions,
+            context,
             prompts,
             sample_prompts,
             initializer,
             device,
-            resume,
+            start,
             warnings,
         };
-        plan.check_prompts()?;
-        plan.check_output(force)?;
+        plan.check_prompts(&tokenizer)?;
+        plan.check_output()?;
         Ok(plan)
     }
 
@@ -120,7 +145,7 @@ impl TrainPlan {
         let config = &self.config;
         let scheduler = &self.base.record.prediction_type;
         let photo = &self.photos.photos[0].pixels;
-        vec![
+        let mut lines = vec![
             format!(
                 "{}: {} vector(s) of {} from {} photos at {}x{}",
                 config.concept,
@@ -146,7 +171,29 @@ impl TrainPlan {
                 config.batch_size,
                 config.effective_learning_rate()
             ),
-        ]
+        ];
+        if let Some(ContextPlan { config, class, set, prompts }) = &self.context {
+            lines.push(format!(
+                "beside '{class}' at {} prompts ({set}), weights {} of the encodings and {} of the attention",
+                prompts.len(),
+                config.lambda_emb,
+                config.lambda_attn
+            ));
+        }
+        lines
+    }
+
+    /// The pictures that stand for each photo.
+    pub(crate) fn views(&self) -> Vec<Vec<RgbImage>> {
+        let (augmentation, count) = match &self.context {
+            Some(context) => (context.config.augmentation, context.config.views as usize),
+            None => (Augmentation::None, 1),
+        };
+        // Apart from the run's own sequence, which a resumed run takes up in its middle.
+        let draw = Generator::cpu(!self.config.seed);
+        let views =
+            |photo: &Photo| augmentation.views(&photo.pixels, self.config.flip, count, &draw);
+        self.photos.photos.iter().map(views).collect()
     }
 
     /// The concept's file: named after the concept, in the folder of the run.
@@ -156,8 +203,7 @@ impl TrainPlan {
     }
 
     /// Every prompt must fit; the concept's length is known before its vectors are.
-    fn check_prompts(&self) -> Result<(), Error> {
-        let tokenizer = self.base.folder.tokenizer()?;
+    fn check_prompts(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
         let room = tokenizer.length() - 2;
         if self.config.vectors as usize >= room {
             return Err(Error::Usage(format!(
@@ -165,17 +211,16 @@ impl TrainPlan {
                 self.config.vectors
             )));
         }
-        self.check_initializer(&tokenizer)?;
-        let phrase = self.initializer.as_deref();
-        let stand_in = self.method.stand_in(&self.config, phrase, &tokenizer);
+        self.check_initializer(tokenizer)?;
+        let stand_in = self.stand_in(tokenizer);
         let fits = |prompt: &String| {
-            PromptTokens::new(prompt, &[&*stand_in], &tokenizer, Overflow::Refuse).map(|_| ())
+            PromptTokens::new(prompt, &[&*stand_in], tokenizer, Overflow::Refuse).map(|_| ())
         };
         self.prompts.iter().chain(&self.sample_prompts).try_for_each(fits)?;
         if !self.sample_prompts.is_empty() {
             self.check_sampling()?;
         }
-        Ok(())
+        self.context.as_ref().map_or(Ok(()), |context| context.check(&*stand_in, tokenizer))
     }
 
     /// Sample pictures fail now rather than in the middle of the run.
@@ -191,26 +236,31 @@ impl TrainPlan {
     }
 
     fn check_initializer(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
-        let Some(phrase) = &self.initializer else { return self.method.check_random_start() };
-        if let Some(word) = placeholders_in(phrase).next() {
-            let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
-            return Err(Error::Usage(text));
+        let class = self.context.as_ref().map(|context| &context.class);
+        for phrase in self.initializer.iter().chain(class) {
+            check_phrase(phrase, tokenizer)?;
         }
-        if tokenizer.encode(phrase).is_empty() {
-            let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
-            return Err(Error::Usage(text));
+        match &self.initializer {
+            Some(phrase) => self.method.check_initializer(phrase, tokenizer),
+            None => self.method.check_random_start(),
         }
-        self.method.check_initializer(phrase, tokenizer)
+    }
+
+    /// A concept of the right length and no meaning.
+    pub(crate) fn stand_in(&self, tokenizer: &Tokenizer) -> Box<dyn Concept> {
+        self.method.stand_in(&self.config, self.initializer.as_deref(), tokenizer)
     }
 
     /// The folder of the run can be written, and holds no other run.
-    fn check_output(&self, force: bool) -> Result<(), Error> {
+    fn check_output(&self) -> Result<(), Error> {
         let folder = &self.config.output;
         let (concept, state) = (self.concept_path(), folder.join(state::FILE));
-        if self.resume {
-            return state::check(folder, self.config.steps, &self.identity);
+        match self.start {
+            Start::DryRun => return Ok(()),
+            Start::Resume => return state::check(folder, self.config.steps, &self.identity),
+            Start::New | Start::Overwrite => {}
         }
-        if !force && (concept.exists() || state.exists()) {
+        if self.start == Start::New && (concept.exists() || state.exists()) {
             let text = format!(
                 "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
                 folder.display()
@@ -236,9 +286,45 @@ fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
     }
 }
 
+/// Words that the tokenizer knows something of, and no concept.
+fn check_phrase(phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
+    if let Some(word) = placeholders_in(phrase).next() {
+        let text = format!("the initializer '{phrase}' holds {word}; use ordinary words");
+        return Err(Error::Usage(text));
+    }
+    if tokenizer.encode(phrase).is_empty() {
+        let text = format!("the initializer '{phrase}' has no tokens; use a word such as cat");
+        return Err(Error::Usage(text));
+    }
+    Ok(())
+}
+
+/// As many vectors as asked for, or for 0 as many as the class, else the initializer, has tokens.
+fn vectors(
+    config: &TrainConfig,
+    initializer: Option<&str>,
+    tokenizer: &Tokenizer,
+) -> Result<u32, Error> {
+    let class = Some(config.class.trim()).filter(|class| !class.is_empty());
+    match (config.vectors, class.or(initializer)) {
+        (0, Some(phrase)) => Ok(tokenizer.encode(phrase).len().max(1) as u32),
+        (0, None) => Err(Error::Usage(
+            "vectors is 0, which means as many as the class has tokens, but there is no class; pass --vectors 1 or --class cat".into(),
+        )),
+        (vectors, _) => Ok(vectors),
+    }
+}
+
 /// What must be equal for a resumed run to be the same run: everything but its length, its place on disk
 /// and what it shows.
-fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
+fn identity(
+    config: &TrainConfig,
+    photos: &str,
+    vocabulary: &[f32],
+    context: Option<&ContextPlan>,
+) -> String {
+    // The prompts may lie in a file, which may have changed.
+    let context = context.map_or(String::new(), |context| context.prompts.join("\n"));
     let same = TrainConfig {
         steps: 0,
         output: PathBuf::new(),
@@ -251,5 +337,5 @@ fn identity(config: &TrainConfig, photos: &str, vocabulary: &[f32]) -> String {
         sample_guidance: 0.0,
         ..config.clone()
     };
-    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}", same.to_toml())))
+    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}{context}", same.to_toml())))
 }

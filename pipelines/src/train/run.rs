@@ -12,14 +12,17 @@ use models::unet::UNet;
 use tch::Kind;
 use torch_ext::Generator;
 
-use super::objective::{Prompts, Reconstruction};
-use super::plan::TrainPlan;
+use super::batches::{PhotoBatches, Prompts};
+use super::context::ContextPlan;
+use super::objective::objective;
+use super::plan::{Start, TrainPlan};
 use super::sample::sample_picture;
 use super::{Event, Observer};
 use crate::Error;
 use crate::error::guarded;
 use crate::latents::LatentCache;
-use crate::trainer::{AdamW, AdamWConfig, LearningRate, StepRecord, Stop, Trainer, state};
+use crate::objective::{Reconstruction, SharedQueries};
+use crate::trainer::{AdamW, LearningRate, StepRecord, Stop, Trainer, state};
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let (config, device) = (&plan.config, plan.device);
     let mut interrupted = observer.on(&Event::Phase { doing: "encoding the photos" }).is_break();
     let vae = plan.base.folder.load_vae(plan.kind, device)?;
-    let latents = LatentCache::encode(&plan.photos.photos, config.flip, &vae, device);
+    let latents = LatentCache::encode(&plan.views(), &vae, device);
     drop(vae);
 
     interrupted |= observer.on(&Event::Phase { doing: "reading the base" }).is_break();
@@ -64,25 +67,36 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
 
     let mut trainer = trainer(plan, concept, draw);
-    if plan.resume {
+    if plan.start == Start::Resume {
         state::load(&mut trainer, &config.output)?;
     }
     write_config(plan)?;
-    let mut objective = Reconstruction {
+    let schedule = plan.noise_schedule()?;
+    let context = plan.context.as_ref().map(|c| c.prompts(&conditioner, concept)).transpose()?;
+    let shares = plan.context.as_ref().is_some_and(ContextPlan::shares_queries);
+    let queries = context.as_ref().filter(|_| shares).map(|c| SharedQueries::new(c, &unet));
+    let batches = PhotoBatches {
         latents,
         prompts: if plan.captions {
             Prompts::Captions(prompts)
         } else {
             Prompts::Templates(prompts)
         },
-        schedule: plan.noise_schedule()?,
+        schedule: &schedule,
+        batch_size: config.batch_size as usize,
+        accumulation: config.gradient_accumulation.into(),
+        context_prompts: plan.context.as_ref().map_or(0, |context| context.prompts.len()),
+        seed: config.seed,
+    };
+    let reconstruction = Reconstruction {
+        schedule: &schedule,
         conditioner: &conditioner,
         unet: &unet,
         concept,
-        batch_size: config.batch_size as usize,
         min_snr_gamma: config.min_snr_gamma,
-        seed: config.seed,
+        queries: queries.as_ref(),
     };
+    let mut objective = objective(plan, batches, reconstruction, context.as_ref());
 
     let mut log = StepLog::open(&config.output, trainer.step)?;
     let parameters = concept.parameters().iter().map(|p| p.numel() as i64).sum();
@@ -131,14 +145,8 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
 
 fn trainer(plan: &TrainPlan, concept: &dyn Concept, draw: Generator) -> Trainer {
     let config = &plan.config;
-    let adam = AdamWConfig {
-        beta1: config.adam_beta1,
-        beta2: config.adam_beta2,
-        epsilon: config.adam_epsilon,
-        weight_decay: config.weight_decay,
-    };
     Trainer {
-        optimizer: AdamW::new(concept.parameters(), adam),
+        optimizer: AdamW::new(concept.parameters(), config.adam()),
         draw,
         step: 0,
         steps: config.steps,

@@ -58,11 +58,15 @@ impl AdamW {
     }
 }
 
-/// Scales gradients so that their joint Euclidean norm is at most `limit` (0 = no limit); returns the norm
-/// before.
-pub(super) fn clip(gradients: &mut [Tensor], limit: f64) -> f64 {
+/// The Euclidean norm of all gradients together.
+pub(super) fn joint_norm(gradients: &[Tensor]) -> f64 {
     let squares = gradients.iter().map(|g| (g * g).sum(Kind::Double).double_value(&[]));
-    let norm = squares.sum::<f64>().sqrt();
+    squares.sum::<f64>().sqrt()
+}
+
+/// Scales gradients so that their joint norm is at most `limit` (0 = no limit); returns the norm before.
+pub(super) fn clip(gradients: &mut [Tensor], limit: f64) -> f64 {
+    let norm = joint_norm(gradients);
     if limit > 0.0 && norm > limit {
         for gradient in gradients {
             *gradient *= limit / norm;

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::Error;
-use adamw::clip;
+use adamw::{clip, joint_norm};
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use learning_rate::LearningRate;
@@ -29,6 +29,21 @@ pub struct Losses {
 pub trait TrainStep {
     /// Micro-batch number `index` since the start of the run.
     fn losses(&mut self, index: u64, draw: &Generator) -> Losses;
+
+    /// The next part of the same micro-batch's loss, until there is none. Parts add up; each is computed when
+    /// the graph of the one before has been walked and freed, so that only one of them is in memory.
+    fn more_losses(&mut self) -> Option<Losses> {
+        None
+    }
+
+    /// Called after the update of optimiser step `step`, counted from 1; `before` are the parameters as they
+    /// were. What it changes in place is what the step leaves behind.
+    fn after_update(&mut self, _step: u64, _before: &[Tensor], _parameters: &mut [Tensor]) {}
+
+    /// What else the log should hold of the parameters as they are after the step.
+    fn measures(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 }
 
 /// What an optimiser step did; one line of `log.jsonl`.
@@ -44,8 +59,13 @@ pub struct StepRecord {
     pub learning_rate: f64,
     /// The gradient's norm before clipping.
     pub gradient_norm: f64,
+    /// The norm of each part's gradient alone, means over the micro-batches; by the name of its first term.
+    pub gradient_norms: Vec<(&'static str, f64)>,
     /// The mean norm of the trained rows.
     pub norm: f64,
+    /// What the method measures besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<(&'static str, f64)>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -125,13 +145,13 @@ impl Trainer {
         last_good: &mut Option<LastGood>,
     ) -> Option<StepRecord> {
         let started = Instant::now();
-        let (mut gradients, loss, terms) = loop {
-            let (gradients, loss, terms) = self.gradients(objective);
-            if !loss.is_finite() {
+        let Sums { mut gradients, loss, terms, gradient_norms } = loop {
+            let sums = self.gradients(objective);
+            if !sums.loss.is_finite() {
                 return None;
             }
-            if gradients.iter().all(is_finite) {
-                break (gradients, loss, terms);
+            if sums.gradients.iter().all(is_finite) {
+                break sums;
             }
             self.loss_scale /= 2.0;
             if self.loss_scale < 1.0 {
@@ -141,49 +161,74 @@ impl Trainer {
         let gradient_norm = clip(&mut gradients, self.max_grad_norm);
         let learning_rate = self.learning_rate.at(self.step);
         let copies = self.optimizer.parameters.iter().map(|p| p.detach().copy()).collect();
-        *last_good = Some((self.step, copies));
+        let (_, before) = &*last_good.insert((self.step, copies));
         self.optimizer.step(&gradients, learning_rate);
         if !self.optimizer.parameters.iter().all(is_finite) {
             return None;
         }
         self.step += 1;
+        objective.after_update(self.step, before, &mut self.optimizer.parameters);
         Some(StepRecord {
             step: self.step,
             loss,
             terms,
             learning_rate,
             gradient_norm,
+            gradient_norms,
             norm: mean_norm(&self.optimizer.parameters),
+            measures: objective.measures(),
             seconds: started.elapsed().as_secs_f64(),
         })
     }
 
     /// Mean gradient, loss and terms over the micro-batches of one step.
-    fn gradients(
-        &self,
-        objective: &mut dyn TrainStep,
-    ) -> (Vec<Tensor>, f64, Vec<(&'static str, f64)>) {
+    fn gradients(&self, objective: &mut dyn TrainStep) -> Sums {
         let parameters = &self.optimizer.parameters;
         let share = 1.0 / self.accumulation as f64;
-        let mut sums: Vec<Tensor> = parameters.iter().map(Tensor::zeros_like).collect();
-        let (mut loss, mut terms) = (0.0, Vec::<(&'static str, f64)>::new());
+        let mut sums = Sums {
+            gradients: parameters.iter().map(Tensor::zeros_like).collect(),
+            loss: 0.0,
+            terms: Vec::new(),
+            gradient_norms: Vec::new(),
+        };
         for micro in 0..self.accumulation {
             let index = self.step * self.accumulation + micro;
-            let losses = objective.losses(index, &self.draw);
-            let scaled = &losses.total * (self.loss_scale * share);
-            let gradients = Tensor::run_backward(&[scaled], parameters, false, false);
-            for (sum, gradient) in sums.iter_mut().zip(gradients) {
-                *sum += gradient.to_kind(Kind::Float) / self.loss_scale;
-            }
-            loss += share * losses.total.double_value(&[]);
-            for (name, value) in losses.terms {
-                match terms.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += share * value,
-                    None => terms.push((name, share * value)),
+            let mut part = Some(objective.losses(index, &self.draw));
+            while let Some(Losses { total, terms }) = part {
+                let scaled = &total * (self.loss_scale * share);
+                let mut gradients = Tensor::run_backward(&[scaled], parameters, false, false);
+                for (sum, gradient) in sums.gradients.iter_mut().zip(&mut gradients) {
+                    *gradient = gradient.to_kind(Kind::Float) / self.loss_scale;
+                    *sum += &*gradient;
                 }
+                if let Some(&(name, _)) = terms.first() {
+                    add(&mut sums.gradient_norms, name, joint_norm(&gradients));
+                }
+                sums.loss += share * total.double_value(&[]);
+                for (name, value) in terms {
+                    add(&mut sums.terms, name, share * value);
+                }
+                drop(total); // the graph of this part, before the next one is made
+                part = objective.more_losses();
             }
         }
-        (sums, loss, terms)
+        sums
+    }
+}
+
+/// What the micro-batches of a step add up to, as means.
+struct Sums {
+    gradients: Vec<Tensor>,
+    loss: f64,
+    terms: Vec<(&'static str, f64)>,
+    gradient_norms: Vec<(&'static str, f64)>,
+}
+
+/// Adds to the sum of this name.
+pub(crate) fn add(sums: &mut Vec<(&'static str, f64)>, name: &'static str, value: f64) {
+    match sums.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, sum)) => *sum += value,
+        None => sums.push((name, value)),
     }
 }
 

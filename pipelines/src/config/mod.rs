@@ -1,0 +1,152 @@
+//! The configuration of a run: preset, then file, then flags.
+
+mod core;
+mod layers;
+
+use std::path::PathBuf;
+
+use embeddings::NormMode;
+use serde::{Deserialize, Serialize};
+pub use toml::{Table, Value};
+
+pub use self::core::{AttentionMode, CoreConfig, NormShape};
+pub use layers::set;
+
+use crate::photos::Crop;
+use crate::trainer::AdamWConfig;
+use crate::{Error, Precision};
+
+/// Everything that a training run reads; `configs/train/` explains each key and holds its default. What is an
+/// option is a key of some methods' presets only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the presets in configs/train/ document every key, once")]
+pub struct TrainConfig {
+    pub method: String,
+    pub photos: PathBuf,
+    pub concept: String,
+    pub class: String,
+    pub vectors: u32,
+    pub initializer: String,
+    pub initializer_random: bool,
+    pub templates: String,
+    pub norm_mode: Option<NormMode>,
+    pub output_bypass: Option<bool>,
+    pub bypass_strength: Option<f64>,
+    pub nested_dropout: Option<f64>,
+    pub hidden_units: Option<u32>,
+    pub positional_encoding: Option<bool>,
+    pub sigma_time: Option<f64>,
+    pub sigma_layer: Option<f64>,
+    pub time_anchors: Option<u32>,
+    pub residual: Option<bool>,
+    pub slots: Option<String>,
+    pub cap: Option<f64>,
+    pub tail_strength: Option<f64>,
+    pub resolution: u32,
+    pub crop: Crop,
+    pub flip: bool,
+    pub base: PathBuf,
+    pub variant: String,
+    pub device: String,
+    pub precision: Precision,
+    pub clip_skip: usize,
+    pub gradient_checkpointing: bool,
+    pub steps: u64,
+    pub batch_size: u32,
+    pub gradient_accumulation: u32,
+    pub learning_rate: f64,
+    pub scale_learning_rate: bool,
+    pub lr_schedule: LrShape,
+    pub warmup_steps: u64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub min_snr_gamma: f64,
+    pub seed: u64,
+    pub output: PathBuf,
+    pub save_every: u64,
+    pub sample_prompts: Vec<String>,
+    pub sample_every: u64,
+    pub sample_steps: usize,
+    pub sample_guidance: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core: Option<CoreConfig>,
+}
+
+/// The learning rate over the run, after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LrShape {
+    /// The same throughout.
+    Constant,
+    /// Evenly down to zero.
+    Linear,
+    /// Half a cosine down to zero.
+    Cosine,
+}
+
+impl TrainConfig {
+    /// The configuration as TOML, every key of its method present.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("strings, numbers and lists are TOML")
+    }
+
+    /// The learning rate in force, after any scaling.
+    pub fn effective_learning_rate(&self) -> f64 {
+        let scale = f64::from(self.batch_size) * f64::from(self.gradient_accumulation);
+        self.learning_rate * if self.scale_learning_rate { scale } else { 1.0 }
+    }
+
+    /// The optimiser's hyper-parameters.
+    pub(crate) fn adam(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            epsilon: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    /// Refuses values that no run can use.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refuse = |text: String| Err(Error::Usage(text));
+        for (key, value) in [
+            ("steps", self.steps),
+            ("batch_size", u64::from(self.batch_size)),
+            ("gradient_accumulation", u64::from(self.gradient_accumulation)),
+            ("clip_skip", self.clip_skip as u64),
+        ] {
+            if value == 0 {
+                return refuse(format!("{key} is 0; give 1 or more"));
+            }
+        }
+        for (key, value) in [
+            ("learning_rate", self.learning_rate),
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+            ("min_snr_gamma", self.min_snr_gamma),
+            ("adam_epsilon", self.adam_epsilon),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return refuse(format!("{key} is {value}; give a number of 0 or more"));
+            }
+        }
+        for (key, value) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return refuse(format!("{key} is {value}; give a number from 0 to below 1"));
+            }
+        }
+        for (key, empty, flag) in [
+            ("photos", self.photos.as_os_str().is_empty(), "--photos DIR"),
+            ("output", self.output.as_os_str().is_empty(), "--output DIR"),
+        ] {
+            if empty {
+                return refuse(format!("{key} is not given; pass {flag}"));
+            }
+        }
+        self.core.as_ref().map_or(Ok(()), CoreConfig::check)
+    }
+}

@@ -1,0 +1,103 @@
+//! Micro-batches of a run: photos, noise, timesteps and prompts.
+
+use embeddings::PromptTokens;
+use models::schedule::NoiseSchedule;
+use tch::Tensor;
+use torch_ext::Generator;
+
+use crate::latents::LatentCache;
+use crate::objective::{Batches, PhotoBatch, StepInputs};
+
+/// Which prompts go with which photo.
+pub(crate) enum Prompts {
+    /// Any with any.
+    Templates(Vec<PromptTokens>),
+    /// One for each photo.
+    Captions(Vec<PromptTokens>),
+}
+
+/// Noised latents of photos with the prompts that go with them.
+pub(crate) struct PhotoBatches<'a> {
+    pub latents: LatentCache,
+    pub prompts: Prompts,
+    pub schedule: &'a NoiseSchedule,
+    pub batch_size: usize,
+    /// Micro-batches of an optimiser step.
+    pub accumulation: u64,
+    /// How many context prompts there are; 0 where the method has none.
+    pub context_prompts: usize,
+    pub seed: u64,
+}
+
+impl PhotoBatches<'_> {
+    /// The photo of sample `k`.
+    fn photo(&self, k: u64) -> usize {
+        in_epochs(self.seed, k, self.latents.len())
+    }
+
+    /// One prompt for all micro-batches of an optimiser step, so that accumulation does not mix references. Epochs
+    /// over the prompts draw each kind of them in its share.
+    fn context_prompt(&self, index: u64) -> usize {
+        match self.context_prompts {
+            0 => 0,
+            n => in_epochs(!self.seed, index / self.accumulation, n),
+        }
+    }
+}
+
+/// Item `k` of a walk through `n` items: each epoch visits every one once, in an order of its own that depends on the
+/// seed and the epoch only, so that a resumed run goes on with it.
+fn in_epochs(seed: u64, k: u64, n: usize) -> usize {
+    let (epoch, place) = (k / n as u64, k % n as u64);
+    let order = Generator::cpu(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(epoch))
+        .randperm(n as i64);
+    order.int64_value(&[place as i64]) as usize
+}
+
+impl Batches for PhotoBatches<'_> {
+    fn next(&mut self, index: u64, draw: &Generator) -> StepInputs {
+        let (mut x_0, mut prompts) = (Vec::new(), Vec::new());
+        for i in 0..self.batch_size {
+            let photo = self.photo(index * self.batch_size as u64 + i as u64);
+            x_0.push(self.latents.sample(photo, draw));
+            prompts.push(match &self.prompts {
+                Prompts::Captions(captions) => captions[photo].clone(),
+                Prompts::Templates(all) => {
+                    all[draw.randint(0, all.len() as i64, &[1]).int64_value(&[0]) as usize].clone()
+                }
+            });
+        }
+        let x_0 = Tensor::cat(&x_0, 0); // [B, 4, h, w]
+        let noise = draw.randn(&x_0.size()).to_device(x_0.device());
+        let last = self.schedule.alpha_bar().len() as i64;
+        let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(x_0.device());
+        StepInputs {
+            index,
+            x_t: self.schedule.add_noise(&x_0, &noise, &timesteps),
+            photos: Some(PhotoBatch {
+                target: self.schedule.target(&x_0, &noise, &timesteps),
+                prompts,
+            }),
+            timesteps,
+            context_prompt: self.context_prompt(index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_visits_each_once_and_the_next_in_another_order() {
+        let epoch = |e: u64| (0..50).map(|k| in_epochs(7, e * 50 + k, 50)).collect::<Vec<_>>();
+        let (first, second) = (epoch(0), epoch(1));
+        let sorted = |mut order: Vec<usize>| {
+            order.sort_unstable();
+            order
+        };
+        assert_eq!(sorted(first.clone()), (0..50).collect::<Vec<_>>());
+        assert_eq!(sorted(second.clone()), (0..50).collect::<Vec<_>>());
+        assert_ne!(first, second);
+    }
+}
