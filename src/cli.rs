@@ -1,12 +1,17 @@
 //! What can be typed. Parsing does nothing else; what it means is decided in `pipelines`.
 
+mod drawing;
+mod evaluate;
+
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use pipelines::config::{self, Table, Value};
-use pipelines::generate::GenerateRequest;
+
+pub use drawing::GenerateArgs;
+pub use evaluate::EvaluateArgs;
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
 #[derive(Parser)]
@@ -32,6 +37,13 @@ pub enum Command {
                             --prompt 'a photo of <cat> in the snow' --seed 7 --count 4 --output out/"
     )]
     Generate(Box<GenerateArgs>),
+    /// Say how good a concept is: draw it in fixed prompts and compare with photos and prompts
+    #[command(
+        after_help = "Examples:\n  personalize evaluate --concept runs/cat/cat.safetensors --photos photos/cat \
+                            --prompts dreambooth --base MODEL --clip CLIP --output out/cat\n  \
+                            personalize evaluate --compare out/cat/results.json out/cat-neti/results.json"
+    )]
+    Evaluate(Box<EvaluateArgs>),
     /// Work with concept files
     Concept {
         /// What to do with it.
@@ -301,158 +313,4 @@ impl TrainArgs {
         }
         Ok(table)
     }
-}
-
-/// `personalize generate`.
-#[derive(Args)]
-pub struct GenerateArgs {
-    /// Concept file, or NAME=FILE to call it by another word; may be given several times. Options may follow:
-    /// strength=0..2 (0 the class, 1 as learnt), truncate=UNITS and bypass=ALPHA (NeTI), layers=4-9 (files that
-    /// share a word share it by layers)
-    #[arg(short, long, value_name = "[NAME=]FILE[,KEY=VALUE]...")]
-    concept: Vec<String>,
-    /// Folder of a Stable Diffusion 1.x or 2.x model [default: the built-in toybox]
-    #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
-    base: Option<PathBuf>,
-    /// Variant of the base's weight files, e.g. fp16
-    #[arg(long)]
-    variant: Option<String>,
-    /// What to draw; may be given several times
-    #[arg(short, long)]
-    prompt: Vec<String>,
-    /// File with a prompt in each line; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    prompt_file: Option<PathBuf>,
-    /// What not to draw
-    #[arg(short, long, default_value = "", hide_default_value = true)]
-    negative_prompt: String,
-    /// Pictures of each prompt
-    #[arg(short = 'b', long, default_value_t = 1, visible_alias = "batch-count")]
-    count: u32,
-    /// Pictures drawn at once
-    #[arg(long, default_value_t = 1)]
-    batch_size: u32,
-    /// Of the first picture; picture i has seed + i [default: random, printed]
-    #[arg(short, long, allow_negative_numbers = true)]
-    seed: Option<i64>,
-    /// Denoising steps
-    #[arg(long, default_value_t = 30)]
-    steps: usize,
-    /// Scale of classifier-free guidance; 1 is none
-    #[arg(long, default_value_t = 7.5, visible_aliases = ["cfg-scale", "guidance-scale"])]
-    guidance: f64,
-    /// Pull guided predictions back to their own contrast, 0 to 1 (0.7 for zero-terminal-SNR models)
-    #[arg(long, default_value_t = 0.0)]
-    guidance_rescale: f64,
-    /// ddim, pndm, euler, `euler_a`, heun, dpm++2m, dpm2, lms or unipc; with `_karras` for Karras noise levels
-    #[arg(long, default_value = "dpm++2m", visible_alias = "sampling-method")]
-    sampler: String,
-    /// leading, trailing or linspace [default: the model's]
-    #[arg(long)]
-    spacing: Option<String>,
-    /// Karras noise levels
-    #[arg(long)]
-    karras: bool,
-    /// Width in pixels [default: the model's]
-    #[arg(short = 'W', long)]
-    width: Option<i64>,
-    /// Height in pixels [default: the model's]
-    #[arg(short = 'H', long)]
-    height: Option<i64>,
-    /// 2 leaves out the text encoder's last block
-    #[arg(long, default_value_t = 1)]
-    clip_skip: usize,
-    /// Tune copies of the concepts to each prompt for so many steps first, 10 for instance; no file changes
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "STEPS")]
-    refine: u64,
-    /// Cut prompts of more than 75 tokens instead of refusing them
-    #[arg(long)]
-    truncate: bool,
-    /// Write all pictures as one, too
-    #[arg(long)]
-    grid: bool,
-    /// Write no parameters into the pictures
-    #[arg(long)]
-    no_metadata: bool,
-    /// Replace pictures of the same name
-    #[arg(long)]
-    force: bool,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, default_value = "auto", env = "PERSONALIZE_DEVICE")]
-    device: String,
-    /// auto, f32, bf16 or f16
-    #[arg(long, default_value = "auto")]
-    precision: String,
-    /// Folder, or one .png file for one picture
-    #[arg(short, long, default_value = "out")]
-    output: PathBuf,
-    /// How results are shown.
-    #[command(flatten)]
-    pub output_style: OutputStyle,
-}
-
-impl GenerateArgs {
-    /// What was asked for, with a seed drawn where none was given.
-    pub fn request(&self) -> Result<GenerateRequest> {
-        let base = self.base.clone().unwrap_or_default();
-        let mut prompts = self.prompt.clone();
-        if let Some(path) = &self.prompt_file {
-            prompts.extend(read_prompts(path)?);
-        }
-        let spacing =
-            self.spacing.as_deref().map(pipelines::generate::parse_spacing).transpose()?;
-        Ok(GenerateRequest {
-            base,
-            variant: self.variant.clone(),
-            concepts: self.concept.iter().map(|c| split_name(c)).collect(),
-            prompts,
-            negative_prompt: self.negative_prompt.clone(),
-            count: self.count,
-            batch_size: self.batch_size,
-            seed: u64::try_from(self.seed.unwrap_or(-1)).unwrap_or_else(|_| random_seed()),
-            steps: self.steps,
-            guidance: self.guidance,
-            guidance_rescale: self.guidance_rescale,
-            sampler: self.sampler.clone(),
-            spacing,
-            karras: self.karras,
-            width: self.width,
-            height: self.height,
-            clip_skip: self.clip_skip,
-            refine: self.refine,
-            truncate: self.truncate,
-            grid: self.grid,
-            no_metadata: self.no_metadata,
-            force: self.force,
-            device: self.device.parse()?,
-            precision: self.precision.parse()?,
-            output: self.output.clone(),
-        })
-    }
-}
-
-/// `NAME=FILE` or `FILE`; a path may hold `=` itself, and so may the options behind its first comma.
-fn split_name(concept: &str) -> (Option<String>, PathBuf) {
-    match concept.split_once('=') {
-        Some((name, file)) if !name.contains(['/', ',']) && !PathBuf::from(concept).exists() => {
-            (Some(name.to_owned()), file.into())
-        }
-        _ => (None, concept.into()),
-    }
-}
-
-fn read_prompts(path: &PathBuf) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(source) => bail!(pipelines::Error::Io { path: path.clone(), verb: "read", source }),
-    };
-    let lines =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(str::to_owned).collect())
-}
-
-/// A seed that fits in the 32 bits which every tool reads.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    std::hash::RandomState::new().build_hasher().finish() & 0xFFFF_FFFF
 }

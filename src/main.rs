@@ -38,6 +38,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
+        Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::Concept { command } => match command {
             ConceptCommand::Inspect { file, base, json } => {
                 commands::concept::inspect(&file, base.as_deref(), json)
@@ -70,6 +71,7 @@ fn quiet_panics(command: &Command) {
     let verbose = match command {
         Command::Train(args) => args.output_style.verbose,
         Command::Generate(args) => args.output_style.verbose,
+        Command::Evaluate(args) => args.output_style.verbose,
         _ => 0,
     };
     if verbose == 0 {

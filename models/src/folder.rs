@@ -16,7 +16,7 @@ use crate::schedule::ScheduleConfig;
 use crate::tokenizer::Tokenizer;
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{Vae, VaeConfig};
-use crate::weights::Checkpoint;
+use crate::weights::{Checkpoint, weight_files};
 
 /// The parts of a model that have weights, and the stem of their files.
 const PARTS: [(&str, &str); 3] = [
@@ -129,6 +129,15 @@ impl ModelFolder {
         Ok(())
     }
 
+    /// The files of all weights, by which two bases are told apart.
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>, ModelError> {
+        let mut files = Vec::new();
+        for (part, stem) in PARTS {
+            files.extend(weight_files(&self.path.join(part), stem, self.variant.as_deref())?);
+        }
+        Ok(files)
+    }
+
     /// How many numbers the weights of `text_encoder`, `unet` or `vae` are.
     pub fn parameters(&self, part: &str) -> Result<u64, ModelError> {
         let stem = PARTS.iter().find(|(name, _)| *name == part).map_or("model", |(_, stem)| stem);
@@ -221,21 +230,19 @@ fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
     ScheduleConfig::from_json(&text).map_err(|e| ModelError::invalid(path, e.to_string()))
 }
 
-fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
+/// Reads a configuration; numbers that become sizes of tensors are checked, at every depth.
+pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
     let invalid = |e: serde_json::Error| {
         let what = format!("not the configuration that was expected ({e}); fetch it again");
         ModelError::invalid(path, what)
     };
     let value: Value = serde_json::from_str(&text).map_err(invalid)?;
-    for key in SIZES {
-        let Some(size) = value.get(key) else { continue };
-        if !is_size(size) {
-            let what = format!(
-                "{key} is {size}, but sizes from 1 to {LARGEST_SIZE} were expected; fetch it again"
-            );
-            return Err(ModelError::invalid(path, what));
-        }
+    if let Some((key, size)) = wrong_size(&value) {
+        let what = format!(
+            "{key} is {size}, but sizes from 1 to {LARGEST_SIZE} were expected; fetch it again"
+        );
+        return Err(ModelError::invalid(path, what));
     }
     serde_json::from_value(value).map_err(invalid)
 }
@@ -244,11 +251,12 @@ fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
 const LARGEST_SIZE: i64 = 1 << 20;
 
 /// Keys whose numbers become shapes of tensors: checked once here, so that no network is built of zeros.
-const SIZES: [&str; 15] = [
+const SIZES: [&str; 18] = [
     "attention_head_dim",
     "block_out_channels",
     "cross_attention_dim",
     "hidden_size",
+    "image_size",
     "in_channels",
     "intermediate_size",
     "latent_channels",
@@ -258,9 +266,19 @@ const SIZES: [&str; 15] = [
     "num_attention_heads",
     "num_hidden_layers",
     "out_channels",
+    "patch_size",
+    "projection_dim",
     "sample_size",
     "vocab_size",
 ];
+
+/// The first key that has to be a size and is none, in this object or one inside it.
+fn wrong_size(value: &Value) -> Option<(&str, &Value)> {
+    value.as_object()?.iter().find_map(|(key, value)| match value {
+        Value::Object(_) => wrong_size(value),
+        _ => (SIZES.contains(&key.as_str()) && !is_size(value)).then_some((key.as_str(), value)),
+    })
+}
 
 /// A number in range, a list of such, or nothing.
 fn is_size(value: &Value) -> bool {

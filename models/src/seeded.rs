@@ -70,7 +70,7 @@ impl ParamSource for Seeded {
             (1, n) if n.ends_with(".bias") => z * 0.05,
             (1, _) => z * 0.02,
             (_, n) if n.ends_with("_embedding.weight") => z * 0.02,
-            _ => z * (1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt()),
+            _ => z * (1.0 / (shape.iter().skip(1).product::<i64>() as f64).sqrt()),
         };
         let drawn = drawn.to_kind(self.kind).to_device(self.device);
         self.drawn.borrow_mut().push((name.to_owned(), drawn.shallow_clone()));

@@ -278,7 +278,7 @@ fn variant_of<'a>(name: &'a str, stem: &str) -> Option<&'a str> {
 }
 
 /// The files that hold the weights: the named variant, else the plain file, else the only variant there is.
-fn weight_files(
+pub fn weight_files(
     folder: &Path,
     stem: &str,
     variant: Option<&str>,

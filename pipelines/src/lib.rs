@@ -1,17 +1,20 @@
-//! What one does with concepts: train them, draw them. No terminal here: functions return values and
+//! What one does with concepts: train them, draw them, judge them. No terminal here: functions return values and
 //! report events.
 //!
 //! ```text
 //! train     TrainConfig ► TrainPlan ► base, concept ► Trainer::fit ► concept file
 //! generate  GenerateRequest ► GeneratePlan ► base, concepts ► denoise ► VAE ► PNG
+//! evaluate  EvaluateRequest ► EvaluatePlan ► generate ► CLIP, U-Net ► scores ► results.json
 //! ```
 
 mod base;
 pub mod config;
 mod denoise;
 mod device;
+mod differences;
 pub mod distill;
 mod error;
+pub mod evaluate;
 pub mod generate;
 pub mod inspect;
 mod latents;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::photos::PhotoSet;
 
 mod context;
+mod evaluation;
 
 /// Where a template's word goes.
 pub const SLOT: &str = "{}";
@@ -136,6 +137,11 @@ impl Templates {
     /// How many templates there are, at least one.
     pub fn count(&self) -> usize {
         self.lines.len()
+    }
+
+    /// The templates as they were written.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// Template `index` (below [`Self::count`]) with `placeholder` in each of its slots.

@@ -2,6 +2,7 @@
 
 pub mod concept;
 pub mod doctor;
+pub mod evaluate;
 pub mod generate;
 pub mod train;
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use embeddings::Conditioner;
 use image::RgbImage;
+use models::clip::Clip;
 use models::folder::ModelFolder;
 use pipelines::photos::to_tensor;
 use pipelines::{DeviceChoice, Error};
@@ -17,7 +18,6 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::artist::Artist;
-use crate::clip::Clip;
 use crate::{Accessory, Background, Class, Colour, Scene, Style, Subject};
 
 /// Names the scenes; none of them is of the training.
@@ -64,7 +64,7 @@ pub fn measure(base: &Path, count: usize, device: &str) -> Result<Bars, Error> {
     let device = device.parse::<DeviceChoice>()?.resolve()?;
     tch::no_grad(|| {
         let folder = ModelFolder::open(base, None)?;
-        let clip = Clip::load(base, device)?;
+        let clip = Clip::load(&base.join("clip"), device)?;
         let vae = folder.load_vae(Kind::Float, device)?;
         let (psnr, psnr_of_mean) = reconstruction(&vae);
         let (to_caption, to_picture) = matching(&clip);

@@ -17,7 +17,6 @@ mod artist;
 mod backgrounds;
 pub mod bars;
 mod caption;
-mod clip;
 mod colour;
 mod concept;
 mod font;

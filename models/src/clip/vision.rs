@@ -19,6 +19,7 @@ pub struct ClipVisionConfig {
     /// Attention heads.
     pub num_attention_heads: i64,
     /// Width of the shared space.
+    #[serde(default = "projection_dim")]
     pub projection_dim: i64,
     /// Side of the square picture, in pixels.
     pub image_size: i64,
@@ -33,6 +34,9 @@ pub struct ClipVisionConfig {
 
 fn eps() -> f64 {
     1e-5
+}
+fn projection_dim() -> i64 {
+    512 // transformers' own
 }
 
 /// What the tower gives. N = (`image_size` / `patch_size`)² patches.

@@ -141,12 +141,39 @@ impl UNet {
         self.run(latents, timesteps, cond, Some(probe))
     }
 
+    /// What the network sees in latents `[B, 4, H, W]`: the outputs of the middle block and of each decoder block,
+    /// innermost first, `[B, channels, h, w]` each. Source: Tang et al. 2023 (DIFT), section 3.
+    pub fn features(
+        &self,
+        latents: &Tensor,
+        timesteps: &Tensor,
+        cond: &Conditioning,
+    ) -> Vec<Tensor> {
+        let mut features = Vec::new();
+        let mut keep = |x: &Tensor| features.push(x.shallow_clone());
+        let _ = self.decode(latents, timesteps, cond, None, &mut keep);
+        features
+    }
+
     fn run(
         &self,
         latents: &Tensor,
         timesteps: &Tensor,
         cond: &Conditioning,
         probe: Option<&mut (dyn AttnProbe + '_)>,
+    ) -> Tensor {
+        let x = self.decode(latents, timesteps, cond, probe, &mut |_| ());
+        self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
+    }
+
+    /// All levels; `seen` is shown the middle block's output and each decoder block's, the last of which returns.
+    fn decode(
+        &self,
+        latents: &Tensor,
+        timesteps: &Tensor,
+        cond: &Conditioning,
+        probe: Option<&mut (dyn AttnProbe + '_)>,
+        seen: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
         let batch = latents.size()[0];
         let latents = torch_ext::channels_last(&latents.to_kind(self.kind));
@@ -162,10 +189,12 @@ impl UNet {
             x = block.forward(&x, &mut skips, &mut pass);
         }
         x = self.mid_block.forward(&x, &mut pass);
+        seen(&x);
         for block in &self.up_blocks {
             x = block.forward(&x, &mut skips, &mut pass);
+            seen(&x);
         }
-        self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
+        x
     }
 
     /// Sinusoids of the timesteps through a two-layer perceptron, `[B, 4 · channels]`.

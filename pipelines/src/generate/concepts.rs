@@ -27,6 +27,24 @@ struct ConceptUse {
     options: String,
 }
 
+/// The words that files are called by and what each is an example of, where its file says it: what [`Concepts`] will
+/// find, for who makes prompts of them. Nothing is checked against a base.
+pub(crate) fn words(
+    given: &[(Option<String>, PathBuf)],
+) -> Result<Vec<(String, Option<String>)>, Error> {
+    let mut words = Vec::<(String, Option<String>)>::new();
+    for (name, path) in given {
+        let wanted = ConceptUse::parse(name.as_deref(), path)?;
+        let record = ConceptFile::read(&wanted.path)?.record;
+        let word = wanted.name.unwrap_or(record.token);
+        match words.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&word)) {
+            Some((_, class)) => *class = class.take().or(record.class),
+            None => words.push((word, record.class)),
+        }
+    }
+    Ok(words)
+}
+
 /// The concepts of a request, checked against the base.
 pub(super) struct Concepts {
     pub concepts: Vec<Box<dyn Concept>>,

@@ -3,8 +3,10 @@
 mod concepts;
 mod request;
 
+pub(crate) use concepts::words;
 pub use request::{GenerateRequest, parse_spacing};
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,6 +18,7 @@ use models::unet::{CrossAttnContext, UNet};
 use tch::{Device, Kind};
 
 use crate::denoise::PromptContext;
+use crate::differences::differences;
 use crate::error::guarded;
 use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
@@ -37,6 +40,8 @@ pub struct GeneratePlan {
     sampling: Sampling,
     device: Device,
     kind: Kind,
+    /// The seeds of each prompt whose pictures are to be drawn.
+    missing: Vec<Vec<u64>>,
     warnings: Vec<String>,
 }
 
@@ -128,8 +133,10 @@ impl GeneratePlan {
             sampling,
             device,
             kind,
+            missing: Vec::new(),
             warnings,
         };
+        plan.missing = plan.missing()?;
         plan.warn_of_no_effect();
         Ok(plan)
     }
@@ -142,6 +149,73 @@ impl GeneratePlan {
     /// What the user should know before the drawing.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What was asked for.
+    pub(crate) fn request(&self) -> &GenerateRequest {
+        &self.request
+    }
+
+    /// The base of the pictures.
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The concepts of the pictures.
+    pub(crate) fn used(&self) -> &[UsedConcept] {
+        &self.used
+    }
+
+    /// Where the pictures are computed, and in what kind of number.
+    pub(crate) fn place(&self) -> (Device, Kind) {
+        (self.device, self.kind)
+    }
+
+    /// The path and seed of each picture, prompt by prompt.
+    pub(crate) fn pictures(&self) -> Vec<Vec<(PathBuf, u64)>> {
+        let of = |prompt| self.seeds().map(|seed| (self.path(prompt, seed), seed)).collect();
+        (0..self.prompts.len()).map(of).collect()
+    }
+
+    fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
+        let first = self.request.seed;
+        (0..u64::from(self.request.count)).map(move |i| first.wrapping_add(i))
+    }
+
+    /// All seeds of each prompt; where pictures are reused, those without one. A picture of another plan is refused.
+    fn missing(&self) -> Result<Vec<Vec<u64>>, Error> {
+        if !self.request.reuse {
+            return Ok(vec![self.seeds().collect(); self.prompts.len()]);
+        }
+        let mut paths = HashSet::new();
+        let mut missing = Vec::new();
+        for (prompt, pictures) in self.pictures().into_iter().enumerate() {
+            let mut seeds = Vec::new();
+            for (path, seed) in pictures {
+                if !paths.insert(path.clone()) {
+                    return Err(Error::Usage(format!(
+                        "the prompt '{}' is there twice, or so like another that both would write {}; change its words",
+                        self.request.prompts[prompt],
+                        path.display()
+                    )));
+                }
+                if !path.exists() {
+                    seeds.push(seed);
+                    continue;
+                }
+                let found =
+                    differences(&picture::read_parameters(&path)?, &self.parameters(prompt, seed));
+                if !found.is_empty() {
+                    return Err(Error::Usage(format!(
+                        "{} is a picture of another plan: {} differ; remove it, or give another --output",
+                        path.display(),
+                        found.join(", ")
+                    )));
+                }
+            }
+            missing.push(seeds);
+        }
+        Ok(missing)
     }
 
     fn warn_of_no_effect(&mut self) {
@@ -222,6 +296,10 @@ fn run(
 ) -> Result<Drawn, Error> {
     let (request, folder) = (&plan.request, &plan.base.folder);
     let mut drawn = Drawn { paths: Vec::new(), refined: Vec::new(), interrupted: true };
+    let pictures: usize = plan.missing.iter().map(Vec::len).sum();
+    if pictures == 0 {
+        return Ok(Drawn { interrupted: false, ..drawn });
+    }
     if observer(Progress::Phase("reading the base")).is_break() {
         return Ok(drawn);
     }
@@ -237,7 +315,9 @@ fn run(
     let mut contexts: Vec<PromptContext<'_>> = Vec::new();
     for (i, prompt) in plan.prompts.iter().enumerate() {
         contexts.push(match (&plan.refinement, &unet) {
-            (Some(refinement), Some(unet)) if refinement.concerns(i) => {
+            (Some(refinement), Some(unet))
+                if refinement.concerns(i) && !plan.missing[i].is_empty() =>
+            {
                 let refiner = plan.refiner(refinement, &conditioner, unet);
                 let Some((copies, report)) = refine(&refiner, plan, i, &concepts, observer)? else {
                     return Ok(drawn);
@@ -259,11 +339,8 @@ fn run(
     let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
 
     let existing = if request.force { Existing::Replace } else { Existing::Keep };
-    let pictures = contexts.len() * request.count as usize;
     let mut all: Vec<RgbImage> = Vec::new();
-    for (prompt, context) in contexts.iter().enumerate() {
-        let seeds: Vec<u64> =
-            (0..u64::from(request.count)).map(|i| request.seed.wrapping_add(i)).collect();
+    for (prompt, (context, seeds)) in contexts.iter().zip(&plan.missing).enumerate() {
         for seeds in seeds.chunks(request.batch_size as usize) {
             let before = all.len();
             let mut on_step = |done: usize, of: usize| {

@@ -26,6 +26,11 @@ pub struct Rectangle {
 }
 
 impl Crop {
+    /// The part of `photo` that is kept, at `target` = (width, height).
+    pub fn resized(self, photo: &RgbImage, target: (u32, u32)) -> RgbImage {
+        self.part(photo, target).resized(photo, target)
+    }
+
     /// The part of `photo` that is kept for `target` = (width, height).
     pub(super) fn part(self, photo: &RgbImage, target: (u32, u32)) -> Rectangle {
         let focus = match self {

@@ -121,12 +121,28 @@ impl PhotoSet {
     }
 }
 
+/// The photos of a folder, undecoded, in the byte order of their names; and what else was noticed.
+pub fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<Notice>), PhotoError> {
+    let scan::Listing { entries, report } = scan::list(folder)?;
+    Ok((entries.into_iter().map(|entry| entry.path).collect(), report))
+}
+
+/// One whole picture, upright, over white: for encoders that cut it by a rule of their own.
+pub fn read(file: &Path) -> Result<RgbImage, PhotoError> {
+    let bytes = fs::read(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
+    decode::decode(file, &bytes, scan::format(file)?)
+}
+
 /// The picture as the VAE reads it: `[1, 3, H, W]` f32 in [-1, 1], x/127.5 - 1 as in diffusers' training scripts.
 pub fn to_tensor(pixels: &RgbImage) -> Tensor {
-    let (width, height) = pixels.dimensions();
-    let x = Tensor::from_slice(pixels.as_raw()).view([1, i64::from(height), i64::from(width), 3]);
-    let x = x.permute([0, 3, 1, 2]).to_kind(Kind::Double); // [1, 3, H, W]
+    let x = to_bytes(pixels).unsqueeze(0).permute([0, 3, 1, 2]).to_kind(Kind::Double); // [1, 3, H, W]
     (x / 127.5 - 1.0).to_kind(Kind::Float).contiguous()
+}
+
+/// The picture's bytes, `[H, W, 3]`.
+pub fn to_bytes(pixels: &RgbImage) -> Tensor {
+    let (width, height) = pixels.dimensions();
+    Tensor::from_slice(pixels.as_raw()).view([i64::from(height), i64::from(width), 3])
 }
 
 /// The picture with left and right exchanged.

@@ -121,6 +121,14 @@ fn extension(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
+/// The format of one picture, by its first bytes.
+pub(super) fn format(path: &Path) -> Result<ImageFormat, PhotoError> {
+    match kind(path)? {
+        Kind::Photo(format) => Ok(format),
+        _ => Err(PhotoError::NotAPicture { file: path.into() }),
+    }
+}
+
 fn kind(path: &Path) -> Result<Kind, PhotoError> {
     let unreadable = |source| PhotoError::File { file: path.into(), source };
     let mut head = Vec::with_capacity(HEAD);

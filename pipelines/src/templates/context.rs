@@ -34,16 +34,33 @@ impl Templates {
     }
 }
 
+/// What a class is, as far as prompts differ by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Person,
+    Animal,
+    Thing,
+}
+
 /// By the class's last word, which names what it is ("guinea pig", "old oil lamp"); things where it is unknown.
-fn suited_to(class: &str) -> &'static str {
+pub(super) fn kind_of(class: &str) -> Kind {
     let head = class.split_whitespace().last().unwrap_or_default().to_lowercase();
     let holds = |list: &str| list.split_whitespace().any(|word| word == head);
     if holds(PERSONS) {
-        "person"
+        Kind::Person
     } else if holds(ANIMALS) {
-        "animate"
+        Kind::Animal
     } else {
-        "inanimate"
+        Kind::Thing
+    }
+}
+
+/// The list that suits a class.
+fn suited_to(class: &str) -> &'static str {
+    match kind_of(class) {
+        Kind::Person => "person",
+        Kind::Animal => "animate",
+        Kind::Thing => "inanimate",
     }
 }
 

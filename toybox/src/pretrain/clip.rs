@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use models::clip::{Clip, ClipConfig};
 use models::params::Params;
 use models::tokenizer::Tokenizer;
 use models::weights;
@@ -16,7 +17,6 @@ use torch_ext::Generator;
 
 use super::data::{self, Gallery};
 use super::run::{self, Options, Report};
-use crate::clip::{Clip, Config};
 
 struct Contrast<'a> {
     clip: &'a Clip,
@@ -39,7 +39,7 @@ impl TrainStep for Contrast<'_> {
                 *groups.entry(caption.as_str()).or_insert(next)
             })
             .collect();
-        let group = Tensor::from_slice(&group).to_device(self.clip.device);
+        let group = Tensor::from_slice(&group).to_device(self.clip.device());
         let same = group.unsqueeze(0).eq_tensor(&group.unsqueeze(1)).to_kind(Kind::Float); // [B, B]
         let target = &same / same.sum_dim_intlist(-1, true, Kind::Float);
         let logits = self.clip.logits(&pictures, &captions);
@@ -50,7 +50,7 @@ impl TrainStep for Contrast<'_> {
         };
         let total = (cross(&logits) + cross(&logits.transpose(0, 1))) * 0.5;
         let right = logits.argmax(-1, false);
-        let rows = Tensor::arange(size as i64, (Kind::Int64, self.clip.device));
+        let rows = Tensor::arange(size as i64, (Kind::Int64, self.clip.device()));
         let top1 = same.index(&[Some(rows), Some(right)]).mean(Kind::Float).double_value(&[]);
         Losses { total, terms: vec![("top-1", top1)] }
     }
@@ -63,7 +63,7 @@ pub(super) fn train(
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<PathBuf, Error> {
     let (device, _) = super::place(options)?;
-    let config = Config::read(&options.base)?;
+    let config = ClipConfig::read(&options.base.join("clip"))?;
     let tokenizer = Tokenizer::open(&options.base.join("tokenizer"))?;
     // f32: the towers are small, and a contrastive loss wants its digits.
     let only: fn(&str) -> bool = |name| !name.starts_with("text_model.");
@@ -71,7 +71,7 @@ pub(super) fn train(
     let source = run::source(options, "clip", "model", (device, Kind::Float), only)?;
     let clip = Clip::new(&Params::root(&source), &config, tokenizer);
     if !options.warm_start {
-        let _ = tch::no_grad(|| clip.logit_scale.shallow_clone().fill_((1.0f64 / 0.07).ln()));
+        let _ = tch::no_grad(|| clip.logit_scale().shallow_clone().fill_((1.0f64 / 0.07).ln()));
     }
 
     let mut keep = |average: &[Tensor]| {
