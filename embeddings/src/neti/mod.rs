@@ -121,10 +121,12 @@ impl Neti {
         let output =
             if self.settings.norm_mode == NormMode::Joint { scaled(output) } else { output };
         let width = self.width();
-        let mut input = output.narrow(1, 0, width);
-        if self.settings.residual {
-            input = input + self.class_vector.to_device(output.device());
-        }
+        let input = output.narrow(1, 0, width);
+        let input = if self.settings.residual {
+            input + self.class_vector.to_device(output.device())
+        } else {
+            input
+        };
         let input = if self.settings.norm_mode == NormMode::Token { scaled(input) } else { input };
         let bypass = self.settings.output_bypass.then(|| output.narrow(1, width, width));
         (input, bypass)
