@@ -28,12 +28,13 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, core, families, generation, neti, tokens, training, unet, vae
+from fixtures import clip, core, evaluation, families, generation, neti, tokens, training, unet, vae
 
 WRITERS = {
     "folders": families.write,
     "tokenizer": tokens.write,
     "clip": clip.write,
+    "evaluation": evaluation.write,
     "unet": unet.write,
     "vae": vae.write,
     "training": training.write,

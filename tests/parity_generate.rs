@@ -37,7 +37,6 @@ fn request(base: &Path, output: &Path, fixture: &Fixture, sampler: &str) -> Gene
         grid: false,
         no_metadata: false,
         force: false,
-        reuse: false,
         device: DeviceChoice::Cpu,
         precision: Precision::F32,
         output: output.to_owned(),

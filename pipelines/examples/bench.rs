@@ -102,7 +102,6 @@ fn time_denoising(
         grid: false,
         no_metadata: true,
         force: false,
-        reuse: false,
         device: DeviceChoice::Cpu,
         precision: precision.parse::<Precision>()?,
         output: scratch.to_owned(),

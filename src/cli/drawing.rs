@@ -102,7 +102,6 @@ impl DrawingArgs {
             grid: false,
             no_metadata: false,
             force: false,
-            reuse: false,
             device: self.device.parse()?,
             precision: self.precision.parse()?,
             output: output.to_owned(),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use models::clip::tokenizer_folder;
 use serde::{Deserialize, Serialize};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::differences::differences;
 use crate::error::guarded;
@@ -23,7 +23,7 @@ use crate::generate::{self, GeneratePlan, GenerateRequest, Progress, generate};
 use crate::photos;
 use crate::picture::UsedConcept;
 use crate::templates::{SLOT, Templates};
-use crate::{Error, Precision};
+use crate::{Base, Error, Precision};
 use encoders::{ClipJudge, PictureEncoder, UNetJudge, encode};
 use results::{read_json, write_json};
 
@@ -105,7 +105,6 @@ impl EvaluatePlan {
         let output = std::mem::take(&mut drawing.output);
         let written = written(&output)?;
         drawing.output = output.join("pictures");
-        drawing.reuse = true;
         drawing.prompts = (0..templates.count()).map(|i| templates.fill(i, &word)).collect();
         let drawing = GeneratePlan::new(drawing)?;
         let clip = clip_folder(clip, drawing.base().folder.path())?;
@@ -118,9 +117,12 @@ impl EvaluatePlan {
             ..protocol(&drawing, class)?
         };
         let plan = Written { protocol, concepts: drawing.used().to_vec() };
-        match written {
-            Some(written) => check_same(&output, &written, &plan)?,
-            None => write_json(&output.join("plan.json"), &plan)?,
+        if let Some(written) = &written {
+            check_same(&output, written, &plan)?;
+        }
+        let drawing = drawing.reusing()?;
+        if written.is_none() {
+            write_json(&output.join("plan.json"), &plan)?;
         }
         let mut warnings = drawing.warnings().to_vec();
         warnings.extend(notices.iter().map(ToString::to_string));
@@ -336,6 +338,19 @@ fn score(
     let path = plan.output.join("results.json");
     write_json(&path, &results)?;
     Ok(Evaluated::Done(Box::new(results), path))
+}
+
+/// How like each other a base's U-Net finds pictures, `[N, N]` cosines: the judge without an evaluation around it.
+pub fn unet_likeness(base: &Base, pictures: &[PathBuf], device: Device) -> Result<Tensor, Error> {
+    guarded("scoring", || {
+        tch::no_grad(|| {
+            let protocol = UNetJudge::protocol(base);
+            let judge = UNetJudge::load(&base.folder, &protocol, (device, Kind::Float))?;
+            let vectors = encode(&judge, pictures, &mut |_| ControlFlow::Continue(()))?;
+            let vectors = vectors.expect("nothing stops it");
+            Ok(vectors.matmul(&vectors.transpose(0, 1)))
+        })
+    })
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ impl GeneratePlan {
         };
         check_output(&request)?;
         let kind = request.precision.resolve(device);
+        let missing = vec![seeds(&request).collect(); prompts.len()];
         let mut plan = Self {
             request,
             base,
@@ -133,10 +134,9 @@ impl GeneratePlan {
             sampling,
             device,
             kind,
-            missing: Vec::new(),
+            missing,
             warnings,
         };
-        plan.missing = plan.missing()?;
         plan.warn_of_no_effect();
         Ok(plan)
     }
@@ -173,24 +173,17 @@ impl GeneratePlan {
 
     /// The path and seed of each picture, prompt by prompt.
     pub(crate) fn pictures(&self) -> Vec<Vec<(PathBuf, u64)>> {
-        let of = |prompt| self.seeds().map(|seed| (self.path(prompt, seed), seed)).collect();
+        let of =
+            |prompt| seeds(&self.request).map(|seed| (self.path(prompt, seed), seed)).collect();
         (0..self.prompts.len()).map(of).collect()
     }
 
-    fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
-        let first = self.request.seed;
-        (0..u64::from(self.request.count)).map(move |i| first.wrapping_add(i))
-    }
-
-    /// All seeds of each prompt; where pictures are reused, those without one. A picture of another plan is refused.
-    fn missing(&self) -> Result<Vec<Vec<u64>>, Error> {
-        if !self.request.reuse {
-            return Ok(vec![self.seeds().collect(); self.prompts.len()]);
-        }
+    /// The same plan without the pictures that are there already. A picture of another plan is refused, and so are
+    /// prompts whose pictures would have one name.
+    pub(crate) fn reusing(mut self) -> Result<Self, Error> {
         let mut paths = HashSet::new();
-        let mut missing = Vec::new();
         for (prompt, pictures) in self.pictures().into_iter().enumerate() {
-            let mut seeds = Vec::new();
+            let mut missing = Vec::new();
             for (path, seed) in pictures {
                 if !paths.insert(path.clone()) {
                     return Err(Error::Usage(format!(
@@ -199,23 +192,27 @@ impl GeneratePlan {
                         path.display()
                     )));
                 }
-                if !path.exists() {
-                    seeds.push(seed);
-                    continue;
-                }
-                let found =
-                    differences(&picture::read_parameters(&path)?, &self.parameters(prompt, seed));
-                if !found.is_empty() {
-                    return Err(Error::Usage(format!(
-                        "{} is a picture of another plan: {} differ; remove it, or give another --output",
-                        path.display(),
-                        found.join(", ")
-                    )));
+                if path.exists() {
+                    self.check_picture(&path, prompt, seed)?;
+                } else {
+                    missing.push(seed);
                 }
             }
-            missing.push(seeds);
+            self.missing[prompt] = missing;
         }
-        Ok(missing)
+        Ok(self)
+    }
+
+    fn check_picture(&self, path: &Path, prompt: usize, seed: u64) -> Result<(), Error> {
+        let found = differences(&picture::read_parameters(path)?, &self.parameters(prompt, seed));
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "{} is a picture of another plan: {} differ; remove it, or give another --output",
+            path.display(),
+            found.join(", ")
+        )))
     }
 
     fn warn_of_no_effect(&mut self) {
@@ -421,6 +418,12 @@ fn refine(
         return Ok(None);
     }
     Ok(refined)
+}
+
+/// The seeds of a prompt's pictures.
+fn seeds(request: &GenerateRequest) -> impl Iterator<Item = u64> + use<> {
+    let first = request.seed;
+    (0..u64::from(request.count)).map(move |i| first.wrapping_add(i))
 }
 
 /// The folder of the pictures exists afterwards and can be written.

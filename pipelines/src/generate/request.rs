@@ -54,8 +54,6 @@ pub struct GenerateRequest {
     pub no_metadata: bool,
     /// Replace pictures of the same name.
     pub force: bool,
-    /// Keep the pictures of this plan that are there, and draw the others only.
-    pub reuse: bool,
     /// Where to compute.
     pub device: DeviceChoice,
     /// In what kind of number.
