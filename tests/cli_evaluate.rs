@@ -245,7 +245,7 @@ fn a_folder_of_something_else_is_left_alone() {
     let other = fs::read(out.join("pictures/a-red-dots-0.png")).expect("a picture");
     let whole = fs::read(&picture).expect("a picture");
     fs::write(&picture, &other).expect("written");
-    evaluate(&out, &[]).refused(2, &["a picture of another plan", "prompt (a <dots> at sea"]);
+    evaluate(&out, &[]).refused(2, &["a picture of another plan", "prompt (a red <dots>, a <dots> at sea)"]);
     fs::write(&picture, &whole[..whole.len() - 200]).expect("written");
     evaluate(&out, &[]).refused(3, &["a-dots-at-sea-0.png"]);
     fs::write(out.join("plan.json"), "{").expect("written");

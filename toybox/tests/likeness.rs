@@ -13,13 +13,11 @@ fn others(concept: &Concept) -> Vec<Scene> {
     let rng = &mut Rng::new(0x6c69_6b65);
     let other = loop {
         let scene = Scene::sample(rng);
-        match scene.subject {
-            Subject::Thing(thing)
-                if thing.class == concept.thing.class && !concept.is_near(&thing) =>
-            {
-                break scene.subject;
-            }
-            _ => {}
+        if let Subject::Thing(thing) = scene.subject
+            && thing.class == concept.thing.class
+            && !concept.is_near(&thing)
+        {
+            break scene.subject;
         }
     };
     concept.photos().iter().map(|photo| Scene { subject: other, ..*photo }).collect()

@@ -48,7 +48,7 @@ struct File {
 }
 
 /// A number of pixels, as older files have it, or an object.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Size {
     Side(i64),
@@ -78,10 +78,10 @@ impl PicturePreparation {
         if !path.is_file() {
             return Ok(Self { shortest_edge: side, side, mean: CLIP_MEAN, std: CLIP_STD });
         }
-        Self::checked(&path, read_config(&path)?, side)
+        Self::checked(&path, &read_config(&path)?, side)
     }
 
-    fn checked(path: &Path, file: File, side: i64) -> Result<Self, ModelError> {
+    fn checked(path: &Path, file: &File, side: i64) -> Result<Self, ModelError> {
         let refuse = |what: String| Err(ModelError::invalid(path, what));
         let steps = file.do_resize && file.do_center_crop && file.do_rescale && file.do_normalize;
         let factor = file.rescale_factor.unwrap_or(1.0 / 255.0);
@@ -156,7 +156,7 @@ mod tests {
 
     fn read(text: &str) -> Result<PicturePreparation, String> {
         let file = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        PicturePreparation::checked(Path::new("p.json"), file, 128).map_err(|e| e.to_string())
+        PicturePreparation::checked(Path::new("p.json"), &file, 128).map_err(|e| e.to_string())
     }
 
     #[test]
