@@ -295,3 +295,77 @@ fn refining_tells_people_what_it_did_and_what_it_cannot_do() {
     generate(&out, &["--prompt", "a <dots>", "--concept", path(&foreign), "--refine", "3"])
         .refused(2, &["<dots> names no class", "--class"]);
 }
+
+#[test]
+fn refining_takes_token_vectors_only_and_leaves_prompts_of_others_alone() {
+    let out = scratch("layered");
+    train(&out, &["--method", "xti", "--gradient-accumulation", "1"]).paths();
+    let layered = format!("<y>={}", path(&out.join("cat.safetensors")));
+    let both = ["--concept", path(trained()), "--concept", &layered, "--refine", "2", "--json"];
+    let draw = |prompts: &[&str]| {
+        let prompts: Vec<&str> = prompts.iter().flat_map(|prompt| ["--prompt", prompt]).collect();
+        generate(&scratch("mixed"), &[&both as &[_], &prompts].concat())
+    };
+    draw(&["a <cat> with <y>"]).refused(2, &["'a <cat> with <y>' holds <y>", "core and ti"]);
+    let drawn = draw(&["a <cat> at sea", "a boat at sea"]);
+    assert_eq!(drawn.code, 0, "{}", drawn.err);
+    let report: Value = serde_json::from_str(&drawn.out).expect("JSON");
+    assert_eq!(report["refined"].as_array().map(Vec::len), Some(1), "{report}");
+}
+
+#[test]
+fn a_dry_run_shows_what_every_method_would_do() {
+    for (method, shown) in
+        [("ti", "<cat>"), ("xti", "<cat>"), ("neti", "<cat>"), ("cones", "<cat>[0] <cat>[1]")]
+    {
+        let out = scratch(&format!("dry-{method}"));
+        let class = if method == "cones" { "toy cat" } else { "cat" };
+        let preview = train(&out, &["--method", method, "--class", class, "--dry-run"]);
+        assert_eq!(preview.code, 0, "{method}: {}", preview.err);
+        assert!(preview.out.contains(&format!(" {shown} ")), "{method}: {}", preview.out);
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn the_regularisers_go_with_layers_and_with_mappers() {
+    for method in ["xti", "neti"] {
+        let small = ["--method", method, "--gradient-accumulation", "2", "--batch-size", "1"];
+        let mapper = ["--set", "hidden_units=16", "--set", "time_anchors=2"];
+        let all = [&small as &[_], if method == "neti" { &mapper } else { &[] }].concat();
+        let core = [&all[..], &["--preset", "core"]].concat();
+        let (whole, stopped) = (scratch(method), scratch(&format!("{method}-stopped")));
+        train(&whole, &[&core[..], &["--steps", "4"]].concat()).paths();
+        let first = &log(&whole)[0]["terms"];
+        let term = |i: usize| first[i][1].as_f64().expect("a number");
+        assert_eq!(
+            (&first[1][0], &first[2][0]),
+            (&"context_embedding".into(), &"context_attention".into())
+        );
+        assert!(term(1).abs() < 1e-6 && term(2) < 1e-10, "{method}: {first}");
+
+        train(&stopped, &core).paths();
+        train(&stopped, &[&core[..], &["--steps", "4", "--resume"]].concat()).paths();
+        assert_eq!(numbers(&stopped, "loss"), numbers(&whole, "loss"), "{method}");
+
+        // The configuration beside a run is one for the next, and a key alone asks for the rest.
+        let again = scratch(&format!("{method}-again"));
+        let config = whole.join("config.toml");
+        train(&again, &[&all[..], &["--config", path(&config), "--steps", "4"]].concat()).paths();
+        assert_eq!(numbers(&again, "loss"), numbers(&whole, "loss"), "{method}");
+        let pass = ["--set", "core.attn_mode=full_pass", "--steps", "1"];
+        let full = scratch(&format!("{method}-full"));
+        train(&full, &[&all[..], &pass].concat()).paths();
+        assert_eq!(log(&full)[0]["terms"].as_array().map(Vec::len), Some(3), "{method}");
+    }
+}
+
+#[test]
+fn what_does_not_go_with_the_regularisers_is_refused() {
+    let out = scratch("no-core");
+    let neti = |more: &[&str]| train(&out, &[&["--method", "neti"], more].concat());
+    neti(&["--preset", "core", "--set", "core.norm=window"]).refused(2, &["core.norm=none"]);
+    neti(&["--set", "residual=true"]).refused(2, &["norm_mode=token"]);
+    train(&out, &["--method", "cones", "--set", "core.views=2"]).refused(2, &["'core' is unknown"]);
+    train(&out, &["--method", "cones", "--preset", "core"]).refused(2, &["no preset 'core'"]);
+}

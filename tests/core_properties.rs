@@ -101,7 +101,7 @@ fn a_concept_changes_the_encodings_behind_it_and_none_before() {
             let tokens = conditioner.tokenize(PROMPT, &[concept], Overflow::Refuse).unwrap();
             let slot = tokens.slots[0].position as i64;
             let prompts = prompts(&conditioner, concept, "cat");
-            (prompts.object(0).squeeze_dim(0), slot)
+            (prompts.object(0, &Generator::cpu(0)).squeeze_dim(0), slot)
         };
         let (one, slot) = encode(&concept(family, 1));
         let (other, _) = encode(&from_class(&conditioner, "a"));
@@ -116,7 +116,8 @@ fn a_concept_changes_the_encodings_behind_it_and_none_before() {
 fn mean_attention_sums_to_one_over_the_tokens_in_each_of_sixteen_layers() {
     for family in FAMILIES {
         let (conditioner, concept) = (conditioner(family), concept(family, 1));
-        let context = prompts(&conditioner, &concept, "cat").object(0).repeat([2, 1, 1]);
+        let context =
+            prompts(&conditioner, &concept, "cat").object(0, &Generator::cpu(0)).repeat([2, 1, 1]);
         let cond = Conditioning::context(CrossAttnContext::Shared(KeyValue::same(context)));
         let (unet, step) = (unet(family), step(2));
         let mut means = AttentionMeans::default();
@@ -278,7 +279,10 @@ fn a_step_changes_the_vectors_and_nothing_of_the_base() {
     assert!(frozen.iter().all(|(_, t)| !t.requires_grad() && !t.grad().defined()));
     let concept = concept("sd1", 1);
     let prompts = prompts(&conditioner, &concept, "cat");
-    assert!(!prompts.reference(0).requires_grad() && prompts.object(0).requires_grad());
+    assert!(
+        !prompts.reference(0).requires_grad()
+            && prompts.object(0, &Generator::cpu(0)).requires_grad()
+    );
 }
 
 /// Central differences of `f` along `direction` at `at`.

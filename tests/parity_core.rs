@@ -85,7 +85,11 @@ fn pairs_are_spliced_as_python_splices_them() {
             let theirs = Vec::<i64>::try_from(case.fixture.tensor(&case.name(what))).unwrap();
             assert_eq!(*ours, theirs, "{}", case.name(what));
         }
-        case.fixture.agrees(&case.name("object_encoding"), &prompts.object(0), OUTPUTS);
+        case.fixture.agrees(
+            &case.name("object_encoding"),
+            &prompts.object(0, &Generator::cpu(0)),
+            OUTPUTS,
+        );
     }
 }
 

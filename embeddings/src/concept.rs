@@ -40,7 +40,7 @@ pub trait Concept {
     }
 
     /// `[n, D]`, f32, where token vectors are all that is learnt and enter before CLIP as they are, the same at every
-    /// site; what CoRe regularises, and what can be tuned to a prompt.
+    /// site; what can be tuned to a prompt.
     fn token_vectors(&self) -> Option<&Tensor> {
         None
     }
@@ -148,6 +148,17 @@ impl<'a> Site<'a> {
         Self {
             timesteps: timesteps.to_kind(Kind::Float).repeat([layer_count]),
             layers: layers.unsqueeze(1).expand([layer_count, batch], false).reshape([-1]),
+            layer_count,
+            draw,
+        }
+    }
+
+    /// One site for each layer, each at a timestep of its own: `timesteps` `[L]`, of any kind.
+    pub fn one_of_each_layer(timesteps: &Tensor, draw: Option<&'a Generator>) -> Self {
+        let layer_count = timesteps.size()[0];
+        Self {
+            timesteps: timesteps.to_kind(Kind::Float),
+            layers: Tensor::arange(layer_count, (Kind::Int64, timesteps.device())),
             layer_count,
             draw,
         }

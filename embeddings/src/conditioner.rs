@@ -109,28 +109,73 @@ impl Conditioner {
         timesteps: &Tensor,
         draw: Option<&Generator>,
     ) -> CrossAttnContext {
-        let device = match &self.encoder {
+        let batch = prompts.len() as i64;
+        let layers = layers(prompts, concepts);
+        let timesteps = timesteps.to_device(self.device()).expand([batch], false);
+        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
+        self.encode_sites(prompts, concepts, layers, &site, &|injection| injection)
+    }
+
+    /// [`Conditioner::encode_at`] for what is differentiable in the token vectors only: a bypass, which values alone see,
+    /// is a constant.
+    pub fn encode_words_at(
+        &self,
+        prompts: &[&PromptTokens],
+        concepts: &[&dyn Concept],
+        timesteps: &Tensor,
+        draw: Option<&Generator>,
+    ) -> CrossAttnContext {
+        let layers = layers(prompts, concepts);
+        let timesteps = timesteps.to_device(self.device()).expand([prompts.len() as i64], false);
+        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
+        self.encode_sites(prompts, concepts, layers, &site, &|injection| match injection {
+            Injection::InputWithBypass { input, bypass } => {
+                Injection::InputWithBypass { input, bypass: bypass.detach() }
+            }
+            other => other,
+        })
+    }
+
+    /// One prompt with another timestep for each layer, `timesteps` `[L]`: the context of layer l is that of timestep
+    /// l, `[1, S, D]`; one for all where no concept of the prompt varies.
+    pub fn encode_layers(
+        &self,
+        prompt: &PromptTokens,
+        concepts: &[&dyn Concept],
+        timesteps: &Tensor,
+        draw: Option<&Generator>,
+    ) -> CrossAttnContext {
+        let prompts = [prompt];
+        let layers = layers(&prompts, concepts);
+        let timesteps = timesteps.to_device(self.device()).narrow(0, 0, layers.unwrap_or(1));
+        let site = Site::one_of_each_layer(&timesteps, draw);
+        self.encode_sites(&prompts, concepts, layers, &site, &|injection| injection)
+    }
+
+    fn device(&self) -> Device {
+        match &self.encoder {
             Encoder::Clip { clip, .. } => clip.device(),
             Encoder::Stored(rows) => rows.values().next().map_or(Device::Cpu, Tensor::device),
-        };
+        }
+    }
+
+    fn encode_sites(
+        &self,
+        prompts: &[&PromptTokens],
+        concepts: &[&dyn Concept],
+        layers: Option<i64>,
+        site: &Site<'_>,
+        changed: &dyn Fn(Injection) -> Injection,
+    ) -> CrossAttnContext {
         let batch = prompts.len() as i64;
-        let used = |concept: usize| {
-            prompts.iter().any(|p| p.slots.iter().any(|slot| slot.concept == concept))
-        };
-        let layers = (0..concepts.len())
-            .filter(|&i| used(i))
-            .filter_map(|i| concepts[i].varies().layers())
-            .max();
-        let timesteps = timesteps.to_device(device).expand([batch], false);
-        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
         let entering: Vec<Entering> = (0..concepts.len())
-            .filter(|&i| used(i))
-            .map(|i| Entering::new(i, concepts[i].inject(&site), prompts, &site))
+            .filter(|&i| holds(prompts, i))
+            .map(|i| Entering::new(i, changed(concepts[i].inject(site)), prompts, site))
             .collect();
 
         let (mut key, mut value) = match &self.encoder {
             Encoder::Clip { clip, skip_last } => {
-                through(clip, *skip_last, prompts, &entering, &site)
+                through(clip, *skip_last, prompts, &entering, site)
             }
             Encoder::Stored(rows) => (stored(rows, prompts), None),
         };
@@ -150,6 +195,17 @@ impl Conditioner {
             Some(layers) => CrossAttnContext::PerLayer((0..layers).map(at).collect()),
         }
     }
+}
+
+/// Whether a concept stands in one of these prompts.
+fn holds(prompts: &[&PromptTokens], concept: usize) -> bool {
+    prompts.iter().any(|p| p.slots.iter().any(|slot| slot.concept == concept))
+}
+
+/// How many layers the contexts of these prompts tell apart; nothing where one is for all.
+fn layers(prompts: &[&PromptTokens], concepts: &[&dyn Concept]) -> Option<i64> {
+    let used = (0..concepts.len()).filter(|&i| holds(prompts, i));
+    used.filter_map(|i| concepts[i].varies().layers()).max()
 }
 
 /// Prompts through CLIP: keys `[N, S, D]`, and values where they are others.

@@ -52,6 +52,7 @@ fn neti(word: &str, class: &Tensor) -> Neti {
         target_norm: 0.0,
         output_bypass: true,
         bypass_strength: 0.2,
+        residual: false,
     };
     Neti::initialize(word, &settings, class, &Generator::cpu(5))
 }
@@ -382,6 +383,7 @@ fn every_method_comes_back_from_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let concepts: Vec<(&str, &str, Box<dyn Concept>)> = vec![
         ("ti", "1", Box::new(TextualInversion::new("<x>", &random(1, &[3, WIDTH])))),
+        ("core", "1", Box::new(TextualInversion::new("<x>", &random(5, &[2, WIDTH])))),
         ("xti", "2", Box::new(Xti::new("<x>", &random(2, &[LAYERS, 2, WIDTH])))),
         ("neti", "2", Box::new(neti("<x>", &class))),
         (

@@ -56,8 +56,8 @@ impl Fresh {
     }
 
     /// Refuses a checkpoint that lacks what the network asked for.
-    pub fn require_complete(self) -> Result<(), ModelError> {
-        self.start.map_or(Ok(()), |start| start.report()?.require_complete())
+    pub fn require_complete(&self) -> Result<(), ModelError> {
+        self.start.as_ref().map_or(Ok(()), |start| start.report()?.require_complete())
     }
 
     fn initial(&self, name: &str, shape: &[i64]) -> Tensor {

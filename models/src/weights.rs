@@ -37,7 +37,7 @@ pub struct Checkpoint {
 }
 
 /// A tensor that the network asked for and the files do not hold in that shape.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Miss {
     /// Its name.
     pub name: String,
@@ -133,16 +133,16 @@ impl Checkpoint {
         self.entries.values().map(|entry| entry.shape.iter().product::<i64>() as u64).sum()
     }
 
-    /// What was loaded, missed and left over by the network that was built from this.
-    pub fn report(self) -> Result<LoadReport, ModelError> {
-        if let Some(failure) = self.failure.into_inner() {
+    /// What was loaded, missed and left over so far by the network that is built from this.
+    pub fn report(&self) -> Result<LoadReport, ModelError> {
+        if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let taken = self.taken.into_inner();
+        let taken = self.taken.borrow();
         let mut unused: Vec<String> =
             self.entries.keys().filter(|name| !taken.contains(*name)).cloned().collect();
         unused.sort();
-        let mut missing = self.misses.into_inner();
+        let mut missing = self.misses.borrow().clone();
         for miss in &mut missing {
             let closeness =
                 |name: &&String| (strsim::normalized_levenshtein(&miss.name, name) * 1e6) as u64;

@@ -29,8 +29,9 @@ pub mod train;
 pub mod trainer;
 
 pub use base::{Base, random_base};
-pub use denoise::{Guidance, denoise};
+pub use denoise::{Guidance, PromptContext, denoise};
 pub use device::{DeviceChoice, Precision, machine};
 pub use embeddings::file::{BaseRecord, ConceptFile, FileError, Origin};
 pub use error::Error;
+pub use painter::{Painter, Sampling};
 pub use refine::Refined;

@@ -1,4 +1,4 @@
-//! A context and seeds to pictures: noise, the sampling loop, the decoder.
+//! Contexts and seeds to pictures: noise, the sampling loop, the decoder.
 
 use std::ops::ControlFlow;
 
@@ -15,29 +15,40 @@ use crate::{Error, Guidance, denoise, picture};
 
 /// How one picture is sampled.
 #[derive(Clone)]
-pub(crate) struct Sampling {
+pub struct Sampling {
+    /// Which sampler.
     pub kind: SamplerKind,
+    /// Its settings.
     pub config: SamplerConfig,
+    /// Denoising steps.
     pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
     pub guidance: f64,
+    /// Pull of the guided prediction's deviation back to the conditional one's, 0 to 1.
     pub guidance_rescale: f64,
+    /// In pixels.
     pub width: i64,
+    /// In pixels.
     pub height: i64,
 }
 
-/// The networks that turn a context and seeds into pictures.
-pub(crate) struct Painter<'a> {
+/// The networks that turn contexts and seeds into pictures.
+pub struct Painter<'a> {
+    /// Removes the noise.
     pub unet: &'a UNet,
+    /// Decodes.
     pub vae: &'a Vae,
+    /// Noise levels of the base.
     pub schedule: &'a ScheduleConfig,
 }
 
 impl Painter<'_> {
-    /// One picture a seed, in one batch; nothing where `on_step` stopped it.
+    /// One picture a seed, in one batch; nothing where `on_step` stopped it. A context is one for all pictures,
+    /// `[1, S, D]`, or one for each, `[B, S, D]`.
     ///
     /// The noise of a seed is that of `torch.Generator("cpu").manual_seed(seed)`, so that a picture can be
     /// compared with Python's.
-    pub(crate) fn draw(
+    pub fn draw(
         &self,
         sampling: &Sampling,
         context: &PromptContext<'_>,
@@ -48,7 +59,7 @@ impl Painter<'_> {
         let device = self.unet.device();
         let batch = seeds.len() as i64;
         let each = |context: &CrossAttnContext| {
-            context.map(|c| c.to_kind(self.unet.kind()).repeat([batch, 1, 1]))
+            context.map(|c| c.to_kind(self.unet.kind()).repeat([batch / c.size()[0], 1, 1]))
         };
         let (scale, rescale) = (sampling.guidance, sampling.guidance_rescale);
         let negative = each(negative);

@@ -43,6 +43,9 @@ pub struct Refined {
     pub after: Vec<(&'static str, f64)>,
 }
 
+/// For each concept its tuned copy; nothing where it stays as it is.
+pub(crate) type Copies = Vec<Option<TextualInversion>>;
+
 /// A checked refinement of a number of prompts.
 pub(crate) struct RefinePlan {
     steps: u64,
@@ -115,7 +118,7 @@ impl Refiner<'_> {
         prompt: &str,
         concepts: &[&dyn Concept],
         flow: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Option<(Vec<Option<TextualInversion>>, Refined)>, Error> {
+    ) -> Result<Option<(Copies, Refined)>, Error> {
         let Some(pair) = self.plan.pairs[index].clone() else { return Ok(None) };
         tch::with_grad(|| self.tune(pair, prompt, concepts, flow))
     }
@@ -126,7 +129,7 @@ impl Refiner<'_> {
         prompt: &str,
         concepts: &[&dyn Concept],
         flow: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Option<(Vec<Option<TextualInversion>>, Refined)>, Error> {
+    ) -> Result<Option<(Copies, Refined)>, Error> {
         let (core, steps) = (&self.plan.core, self.plan.steps);
         let device = self.unet.device();
         let stands = |i: usize| pair.object.slots.iter().any(|slot| slot.concept == i);
@@ -134,7 +137,7 @@ impl Refiner<'_> {
             let vectors = concept.token_vectors().filter(|_| stands(i))?.to_device(device).copy();
             Some(TextualInversion::new(concept.placeholder(), &vectors).trainable())
         };
-        let tuned: Vec<Option<TextualInversion>> = concepts.iter().enumerate().map(copy).collect();
+        let tuned: Copies = concepts.iter().enumerate().map(copy).collect();
         let parameters: Vec<Tensor> =
             tuned.iter().flatten().map(|concept| concept.vectors().shallow_clone()).collect();
         let start: Vec<Tensor> = parameters.iter().map(|p| p.detach().copy()).collect();
@@ -275,7 +278,7 @@ impl Near<'_> {
                     for (name, value) in values {
                         add(&mut terms, name, share * value);
                     }
-                    part = self.more_losses(draw);
+                    part = self.more_losses();
                 }
             }
         });
@@ -288,8 +291,8 @@ impl TrainStep for Near<'_> {
         self.objective.losses(index, draw)
     }
 
-    fn more_losses(&mut self, draw: &Generator) -> Option<Losses> {
-        self.objective.more_losses(draw)
+    fn more_losses(&mut self) -> Option<Losses> {
+        self.objective.more_losses()
     }
 
     fn after_update(&mut self, step: u64, before: &[Tensor], parameters: &mut [Tensor]) {

@@ -91,6 +91,14 @@ impl Generator {
         to_bytes(&state.unwrap_or_else(|e| panic!("{e}")))
     }
 
+    /// Another generator at the same place of the same sequence; what either draws does not move the other.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let twin = Self::cpu(0);
+        twin.set_state(&self.state()).expect("a generator's own state");
+        twin
+    }
+
     /// Goes on from a state that [`Generator::state`] gave. Fails, and changes nothing, if it is no such state.
     pub fn set_state(&self, state: &[u8]) -> Result<(), TorchError> {
         let state = from_bytes(state, tch::Kind::Uint8, &[state.len() as i64])?;

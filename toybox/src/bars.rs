@@ -20,9 +20,6 @@ use tch::{Kind, Tensor};
 use crate::artist::Artist;
 use crate::{Accessory, Background, Class, Colour, Scene, Style, Subject};
 
-/// The attributes that are judged, in the order of [`Judged`]'s shares.
-pub const ATTRIBUTES: [&str; 5] = ["class", "background", "style", "colour", "accessory"];
-
 /// Names the scenes; none of them is of the training.
 const SEED: u64 = 0x0062_6172;
 /// Denoising steps of a picture.
@@ -31,8 +28,16 @@ const STEPS: usize = 25;
 /// Shares of right choices, each over the scenes that have the attribute.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Judged {
-    /// In the order of [`ATTRIBUTES`].
-    pub shares: [f64; 5],
+    /// Of things, among the world's twelve.
+    pub class: f64,
+    /// Among ten.
+    pub background: f64,
+    /// Among four.
+    pub style: f64,
+    /// The main colour of things that are not sketched, among twelve.
+    pub colour: f64,
+    /// None, sunglasses or a hat.
+    pub accessory: f64,
 }
 
 /// What was measured.
@@ -118,7 +123,7 @@ fn matching(clip: &Clip) -> (f64, f64) {
 
 /// Which choices the judge makes rightly.
 fn judge(clip: &Clip, scenes: &[Scene], pictures: &[RgbImage]) -> Judged {
-    let shares = [classes, backgrounds, styles, colours, accessories].map(|choices| {
+    let share = |choices: fn(&Scene) -> Vec<Scene>| {
         let (mut right, mut asked) = (0, 0);
         for (scene, picture) in scenes.iter().zip(pictures) {
             let choices = choices(scene);
@@ -131,8 +136,14 @@ fn judge(clip: &Clip, scenes: &[Scene], pictures: &[RgbImage]) -> Judged {
             right += usize::from(choices[best.int64_value(&[0]) as usize] == *scene);
         }
         f64::from(right as u32) / f64::from(asked.max(1) as u32)
-    });
-    Judged { shares }
+    };
+    Judged {
+        class: share(classes),
+        background: share(backgrounds),
+        style: share(styles),
+        colour: share(colours),
+        accessory: share(accessories),
+    }
 }
 
 /// A thing with every class; nothing for people, who have other words.

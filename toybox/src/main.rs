@@ -127,8 +127,8 @@ struct PretrainArguments {
     /// Go on from the checkpoint.
     #[arg(long)]
     resume: bool,
-    /// Begin a new run with the weights that the base's folder holds.
-    #[arg(long, conflicts_with = "resume")]
+    /// Begin with the weights that the base's folder holds; goes with --resume where such a run goes on.
+    #[arg(long)]
     warm_start: bool,
 }
 

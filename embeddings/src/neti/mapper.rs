@@ -149,6 +149,16 @@ impl Mapper {
         })
     }
 
+    /// The same mapper whose first `outputs` are zero at every site.
+    #[must_use]
+    pub(super) fn silenced(self, outputs: i64) -> Self {
+        let zeroed = |t: Tensor| {
+            let silent = t.narrow(0, 0, outputs).zeros_like();
+            Tensor::cat(&[silent, t.narrow(0, outputs, t.size()[0] - outputs)], 0)
+        };
+        Self { output: self.output.map(zeroed), ..self }
+    }
+
     /// The same mapper on a device, its weights gathering a gradient; the frequencies stay as they were drawn.
     #[must_use]
     pub fn trainable(self, device: Device) -> Self {

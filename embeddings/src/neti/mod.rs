@@ -40,6 +40,10 @@ pub struct NetiSettings {
     pub output_bypass: bool,
     /// α, the bypass as a share of the row that it is added to.
     pub bypass_strength: f64,
+    /// Whether the token vector is the class's and the mapper's output added to it, which starts at zero; else it is
+    /// the output alone, as in the release.
+    #[serde(default)]
+    pub residual: bool,
 }
 
 /// A concept whose token vector a mapper gives, one token long.
@@ -68,7 +72,10 @@ impl Neti {
         settings.target_norm = class_vector.norm().double_value(&[]);
         let halves = if settings.output_bypass { 2 } else { 1 };
         settings.mapper.outputs = halves * class_vector.size()[1];
-        let mapper = Mapper::new(settings.mapper.clone(), draw).trainable(class_vector.device());
+        let mapper = Mapper::new(settings.mapper.clone(), draw);
+        let mapper =
+            if settings.residual { mapper.silenced(class_vector.size()[1]) } else { mapper };
+        let mapper = mapper.trainable(class_vector.device());
         Self::new(placeholder, mapper, settings, class_vector)
     }
 
@@ -115,6 +122,11 @@ impl Neti {
             if self.settings.norm_mode == NormMode::Joint { scaled(output) } else { output };
         let width = self.width();
         let input = output.narrow(1, 0, width);
+        let input = if self.settings.residual {
+            input + self.class_vector.to_device(output.device())
+        } else {
+            input
+        };
         let input = if self.settings.norm_mode == NormMode::Token { scaled(input) } else { input };
         let bypass = self.settings.output_bypass.then(|| output.narrow(1, width, width));
         (input, bypass)
@@ -225,6 +237,7 @@ mod tests {
             target_norm: 0.0,
             output_bypass,
             bypass_strength: 0.2,
+            residual: false,
         }
     }
 

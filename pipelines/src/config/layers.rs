@@ -15,11 +15,16 @@ const METHODS: [(&str, &str); 5] = [
 ];
 
 /// A method, the name of a variant of its preset, and the keys that differ in it.
-const VARIANTS: [(&str, &str, &str); 3] = [
+const VARIANTS: [(&str, &str, &str); 5] = [
     ("core", "paper-literal", include_str!("../../../configs/train/core-paper-literal.toml")),
     ("core", "official-compat", include_str!("../../../configs/train/core-official-compat.toml")),
     ("core", "fast", include_str!("../../../configs/train/core-fast.toml")),
+    ("xti", "core", include_str!("../../../configs/train/xti-core.toml")),
+    ("neti", "core", include_str!("../../../configs/train/neti-core.toml")),
 ];
+
+/// The table of CoRe's keys, and the variant of other methods that has it.
+const CORE: &str = "core";
 
 impl TrainConfig {
     /// The preset of a method as it stands.
@@ -28,7 +33,8 @@ impl TrainConfig {
     }
 
     /// Layers a configuration: the method's preset, its variant `preset`, the file, `overrides`. A key that the
-    /// method does not have is an error that names the nearest one.
+    /// method does not have is an error that names the nearest one. A table `[core]` in the file or in `overrides` asks
+    /// for the variant `core`, where the method has one.
     pub fn resolve(
         preset: Option<&str>,
         file: Option<&Path>,
@@ -46,7 +52,17 @@ impl TrainConfig {
             )));
         };
         let mut table = embedded(text);
-        let variant = preset.map_or(Ok(Table::new()), |name| variant(&method, name))?;
+        let variant = match preset.map(|name| variant(&method, name)).transpose()? {
+            Some(named) if !named.is_empty() => named,
+            _ if [&from_file, &overrides].iter().any(|layer| layer.contains_key(CORE)) => {
+                variant(&method, CORE).unwrap_or_default()
+            }
+            _ => Table::new(),
+        };
+        if variant.contains_key(CORE) && !table.contains_key(CORE) {
+            let (_, core) = METHODS[0];
+            table.extend(embedded(core).remove_entry(CORE));
+        }
         let file = file.map_or(String::new(), |f| f.display().to_string());
         for (source, layer) in
             [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)]

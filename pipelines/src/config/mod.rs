@@ -39,6 +39,7 @@ pub struct TrainConfig {
     pub sigma_time: Option<f64>,
     pub sigma_layer: Option<f64>,
     pub time_anchors: Option<u32>,
+    pub residual: Option<bool>,
     pub slots: Option<String>,
     pub cap: Option<f64>,
     pub tail_strength: Option<f64>,

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use embeddings::{Concept, Conditioner, Overflow, PromptTokens, TextualInversion};
+use embeddings::{Concept, Conditioner, Overflow, PromptTokens};
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerName};
 use models::unet::{CrossAttnContext, UNet};
@@ -23,7 +23,7 @@ use crate::error::guarded;
 use crate::output::prepare_folder;
 use crate::painter::{Painter, Sampling};
 use crate::picture::{self, Existing, PictureParameters, UsedConcept};
-use crate::refine::{RefinePlan, Refined, Refiner, with_copies};
+use crate::refine::{Copies, RefinePlan, Refined, Refiner, with_copies};
 use crate::{Base, Error, Precision};
 use concepts::Concepts;
 use request::is_png;
@@ -400,7 +400,7 @@ fn refine(
     i: usize,
     concepts: &[&dyn Concept],
     observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-) -> Result<Option<(Vec<Option<TextualInversion>>, Refined)>, Error> {
+) -> Result<Option<(Copies, Refined)>, Error> {
     let prompt = &plan.request.prompts[i];
     let phase = format!("refining for '{prompt}'");
     if observer(Progress::Phase(&phase)).is_break() {

@@ -35,10 +35,9 @@ pub struct ContextAttention<'a> {
 }
 
 impl ContextAttention<'_> {
-    /// The attention on each token in every layer, `[layers, B, S]`, under one context `[1, S, D]` for all samples.
-    fn means(&self, step: &StepInputs, context: &Tensor) -> Tensor {
-        let context = context.to_kind(self.unet.kind()).repeat([step.x_t.size()[0], 1, 1]); // [B, S, D]
-        let cond = Conditioning::context(CrossAttnContext::Shared(KeyValue::same(context)));
+    /// The attention on each token in every layer, `[layers, B, S]`, under a context `[B, S, D]`.
+    fn means(&self, step: &StepInputs, context: &CrossAttnContext) -> Tensor {
+        let cond = Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())));
         let mut means = AttentionMeans::default();
         let _prediction = self.unet.forward_probed(&step.x_t, &step.timesteps, &cond, &mut means);
         means.stacked()
@@ -50,12 +49,15 @@ impl LossTerm for ContextAttention<'_> {
         "context_attention"
     }
 
-    fn loss(&mut self, step: &StepInputs, _draw: &Generator) -> Tensor {
+    fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor {
         let (prompts, index) = (self.prompts, step.context_prompt);
         let pair = prompts.pair(index);
         let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
-        let reference = tch::no_grad(|| self.means(step, prompts.reference(index)));
-        let object = self.means(step, &prompts.object(index));
+        let reference = tch::no_grad(|| {
+            let all = prompts.reference(index).repeat([step.x_t.size()[0], 1, 1]); // [B, S, D]
+            self.means(step, &CrossAttnContext::Shared(KeyValue::same(all)))
+        });
+        let object = self.means(step, &prompts.object_at(index, &step.timesteps, draw));
         context_attention_loss(&object, &reference, context, self.reduction)
     }
 }

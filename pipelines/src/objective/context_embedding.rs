@@ -18,7 +18,8 @@ pub enum CosineAxis {
     Token,
 }
 
-/// The term for one prompt a step; a single sequence through the text encoder, no U-Net.
+/// The term for one prompt a step; a single sequence through the text encoder, or one for each layer where the concept
+/// varies, and no U-Net.
 pub struct ContextEmbedding<'a> {
     /// The prompts.
     pub prompts: &'a ContextPrompts<'a>,
@@ -31,18 +32,17 @@ impl LossTerm for ContextEmbedding<'_> {
         "context_embedding"
     }
 
-    fn loss(&mut self, step: &StepInputs, _draw: &Generator) -> Tensor {
+    fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor {
         let (prompts, index) = (self.prompts, step.context_prompt);
         let pair = prompts.pair(index);
         let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
-        let object = prompts.object(index).squeeze_dim(0); // [S, D]
-        let reference = prompts.reference(index).squeeze_dim(0); // [S, D]
-        context_embedding_loss(&object, &reference, context, self.axis)
+        let object = prompts.object(index, draw); // [1 or L, S, D]
+        context_embedding_loss(&object, prompts.reference(index), context, self.axis)
     }
 }
 
-/// `1/|C| Σ_{i ∈ C} (1 − cos(E_i(y*), E_i(y_cat)))` from both encodings `[S, D]` and the context's positions in
-/// either; for [`CosineAxis::Token`] the mean is over the D features.
+/// `1/|C| Σ_{i ∈ C} (1 − cos(E_i(y*), E_i(y_cat)))` from both encodings, `[S, D]` or several of them, and the context's
+/// positions in either; for [`CosineAxis::Token`] the mean is over the D features.
 pub fn context_embedding_loss(
     object: &Tensor,
     reference: &Tensor,
@@ -51,12 +51,12 @@ pub fn context_embedding_loss(
 ) -> Tensor {
     let rows = |encoding: &Tensor, positions: &[i64]| {
         let positions = Tensor::from_slice(positions).to_device(encoding.device());
-        in_full_precision(&encoding.index_select(0, &positions)) // [n, D]
+        in_full_precision(&encoding.index_select(-2, &positions)) // [.., n, D]
     };
     let (object, reference) = (rows(object, context.0), rows(reference, context.1));
     let dim = match axis {
         CosineAxis::Feature => -1,
-        CosineAxis::Token => 0,
+        CosineAxis::Token => -2,
     };
     let distance: Tensor = 1.0 - Tensor::cosine_similarity(&object, &reference, dim, 1e-8);
     distance.mean(None::<Kind>)

@@ -60,7 +60,8 @@ pub trait LossTerm {
     fn name(&self) -> &'static str;
 
     /// Its value at this micro-batch: a scalar, f32, attached to the concept's parameters. What is random in it is
-    /// drawn from `draw`.
+    /// drawn from `draw`, which stands at the same place for every term: where they look at the same timesteps, they see
+    /// the same concept.
     fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor;
 }
 
@@ -76,8 +77,8 @@ pub struct Objective<'a> {
     terms: Vec<(f64, Box<dyn LossTerm + 'a>)>,
     norm: NormPolicy,
     measures: Vec<(&'static str, Measure<'a>)>,
-    /// The micro-batch in work, and the term that comes next.
-    current: Option<(StepInputs, usize)>,
+    /// The micro-batch in work, the term that comes next, and the place in the draws at which each term starts.
+    current: Option<(StepInputs, usize, Generator)>,
 }
 
 /// A number that the log holds after each step.
@@ -114,20 +115,23 @@ impl<'a> Objective<'a> {
 
 impl TrainStep for Objective<'_> {
     fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
-        self.current = Some((self.batches.next(index, draw), 0));
-        self.more_losses(draw).expect("an objective has a term")
+        let step = self.batches.next(index, draw);
+        let (weight, term) = self.terms.first_mut().expect("an objective has a term");
+        let start = draw.twin();
+        let losses = weighted(*weight, &mut **term, &step, draw);
+        self.current = Some((step, 1, start));
+        losses
     }
 
-    fn more_losses(&mut self, draw: &Generator) -> Option<Losses> {
-        let (step, next) = self.current.as_mut()?;
+    fn more_losses(&mut self) -> Option<Losses> {
+        let (step, next, start) = self.current.as_mut()?;
         let Some((weight, term)) = self.terms.get_mut(*next) else {
             self.current = None;
             return None;
         };
         *next += 1;
-        let loss = term.loss(step, draw);
-        let terms = vec![(term.name(), loss.double_value(&[]))];
-        Some(Losses { total: loss * *weight, terms })
+        // A twin, so that a further term leaves the run's own sequence as it is.
+        Some(weighted(*weight, &mut **term, step, &start.twin()))
     }
 
     fn after_update(&mut self, step: u64, before: &[Tensor], parameters: &mut [Tensor]) {
@@ -137,6 +141,12 @@ impl TrainStep for Objective<'_> {
     fn measures(&self) -> Vec<(&'static str, f64)> {
         self.measures.iter().map(|(name, measure)| (*name, measure())).collect()
     }
+}
+
+fn weighted(weight: f64, term: &mut dyn LossTerm, step: &StepInputs, draw: &Generator) -> Losses {
+    let loss = term.loss(step, draw);
+    let terms = vec![(term.name(), loss.double_value(&[]))];
+    Losses { total: loss * weight, terms }
 }
 
 /// Losses are computed in f32, whatever the networks' kind: the gaps that they square are far below what half

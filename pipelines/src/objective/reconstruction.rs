@@ -35,13 +35,14 @@ impl LossTerm for Reconstruction<'_> {
         let photos = step.photos.as_ref().expect("a run that reconstructs has photos");
         let prompts: Vec<&PromptTokens> = photos.prompts.iter().collect();
         let (x_t, timesteps) = (&step.x_t, &step.timesteps);
+        let same = self.queries.map(|_| draw.twin());
         let context = self.conditioner.encode_at(&prompts, &[self.concept], timesteps, Some(draw));
         let cond = Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())));
-        let prediction = match self.queries {
+        let prediction = match self.queries.zip(same) {
             None => self.unet.forward(x_t, timesteps, &cond),
-            Some(queries) => {
-                queries.during(step, |probe| self.unet.forward_probed(x_t, timesteps, &cond, probe))
-            }
+            Some((queries, same)) => queries.during(step, &same, |probe| {
+                self.unet.forward_probed(x_t, timesteps, &cond, probe)
+            }),
         };
         let error = (prediction.to_kind(Kind::Float) - &photos.target).square();
         let error = error.mean_dim([1, 2, 3].as_slice(), false, Kind::Float); // [B]

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use models::unet::{AttnProbe, LayerId, UNet};
+use models::unet::{AttnProbe, CrossAttnContext, LayerId, UNet};
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
@@ -25,17 +25,19 @@ impl<'a> SharedQueries<'a> {
         Self { prompts, kind, levels, means: RefCell::default() }
     }
 
-    /// Runs `pass` with a probe on one layer of each resolution, in turn from step to step.
+    /// Runs `pass` with a probe on one layer of each resolution, in turn from step to step. `draw` stands where it stood
+    /// for the context of the pass, so that what is random in the concept is the same.
     pub(super) fn during<T>(
         &self,
         step: &StepInputs,
+        draw: &Generator,
         pass: impl FnOnce(&mut dyn AttnProbe) -> T,
     ) -> T {
-        let batch = step.x_t.size()[0];
-        let context = |encoding: &Tensor| encoding.to_kind(self.kind).repeat([batch, 1, 1]); // [B, S, D]
+        let (index, batch) = (step.context_prompt, step.x_t.size()[0]);
+        let object = self.prompts.object_at(index, &step.timesteps, draw);
         let mut probe = QueryProbe {
-            object: context(&self.prompts.object(step.context_prompt)),
-            reference: context(self.prompts.reference(step.context_prompt)),
+            object: object.map(|c| c.to_kind(self.kind)),
+            reference: self.prompts.reference(index).to_kind(self.kind).repeat([batch, 1, 1]), // [B, S, D]
             layers: one_of_each_level(self.levels, step.index),
             means: Vec::new(),
         };
@@ -57,7 +59,7 @@ fn one_of_each_level(levels: &[usize], index: u64) -> Vec<usize> {
 }
 
 struct QueryProbe {
-    object: Tensor,
+    object: CrossAttnContext,
     reference: Tensor,
     layers: Vec<usize>,
     means: Vec<(Tensor, Tensor)>,
@@ -76,7 +78,7 @@ impl AttnProbe for QueryProbe {
                 probs_over(context).mean_dim([1i64, 2].as_slice(), false, None::<Kind>) // [B, S]
             };
             let reference = tch::no_grad(|| mean(&self.reference));
-            self.means.push((mean(&self.object), reference));
+            self.means.push((mean(&self.object.at(layer).key), reference));
         }
     }
 }

@@ -83,10 +83,13 @@ impl ContextPlan {
             ));
         }
         if self.config.lambda_emb == 0.0 && self.config.lambda_attn == 0.0 {
-            warnings.push(
-                "core.lambda_emb and core.lambda_attn are both 0, so this is plain Textual Inversion"
-                    .into(),
-            );
+            let plain = match config.method.as_str() {
+                "core" => "Textual Inversion",
+                method => method,
+            };
+            warnings.push(format!(
+                "core.lambda_emb and core.lambda_attn are both 0, so this is plain {plain}"
+            ));
         }
         let usual = TrainConfig::preset(&config.method)?.steps;
         if config.steps > 2 * usual {

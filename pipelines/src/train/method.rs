@@ -1,7 +1,7 @@
 //! The training methods: what of the configuration is theirs, and the concept that a run starts with.
 
 use embeddings::{
-    Concept, Conditioner, ConesRows, Initializer, MapperConfig, Neti, NetiSettings,
+    Concept, Conditioner, ConesRows, Initializer, MapperConfig, Neti, NetiSettings, NormMode,
     TextualInversion, Xti,
 };
 use models::tokenizer::Tokenizer;
@@ -10,7 +10,7 @@ use torch_ext::Generator;
 
 use super::cones::ConesSlots;
 use super::plan::TrainPlan;
-use crate::config::TrainConfig;
+use crate::config::{NormShape, TrainConfig};
 use crate::{Base, Error};
 
 /// A method with its checked settings. What is learnt tells them apart: CoRe is Textual Inversion with other terms in its
@@ -131,7 +131,21 @@ fn neti(config: &TrainConfig, layers: i64) -> Result<NetiSettings, Error> {
         target_norm: 0.0, // follows from the class's vector
         output_bypass: given(config.output_bypass, "output_bypass")?,
         bypass_strength: given(config.bypass_strength, "bypass_strength")?,
+        residual: given(config.residual, "residual")?,
     };
+    if settings.residual && settings.norm_mode == NormMode::Joint {
+        return refuse(
+            "residual adds to the class's vector, so that vector and bypass cannot be scaled together; give \
+             norm_mode=token"
+                .into(),
+        );
+    }
+    if config.core.as_ref().is_some_and(|core| core.norm != NormShape::None) {
+        return refuse(
+            "core.norm scales what is learnt, which for NeTI is a network; give core.norm=none"
+                .into(),
+        );
+    }
     let mapper = &settings.mapper;
     for (key, value, most) in [
         ("bypass_strength", settings.bypass_strength, 10.0),

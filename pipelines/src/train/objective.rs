@@ -1,6 +1,6 @@
 //! The loss of each method: its terms with their weights.
 
-use embeddings::{Concept, Conditioner};
+use embeddings::Conditioner;
 use tch::{Kind, Tensor};
 
 use super::batches::PhotoBatches;
@@ -10,7 +10,7 @@ use crate::objective::{
     SharedQueryAttention,
 };
 
-/// The reconstruction, and for CoRe its two regularisers at the prompts of `context`. The attention is compared in
+/// The reconstruction, and with CoRe its two regularisers at the prompts of `context`. The attention is compared in
 /// passes of its own, unless the reconstruction shares its queries.
 pub(super) fn objective<'a>(
     plan: &TrainPlan,
@@ -23,21 +23,19 @@ pub(super) fn objective<'a>(
     };
     let (unet, queries) = (reconstruction.unet, reconstruction.queries);
     let (vectors, class) =
-        (vectors(reconstruction.concept), class_vector(plan, reconstruction.conditioner));
-    let objective = Objective::new(batches, core.norm_policy(plan.config.steps))
+        (reconstruction.concept.token_vectors(), class_vector(plan, reconstruction.conditioner));
+    let mut objective = Objective::new(batches, core.norm_policy(plan.config.steps))
         .with(1.0, reconstruction)
-        .with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis })
-        .measuring("cosine_to_class", move || cosine(&mean_row(vectors), &class));
+        .with(core.lambda_emb, ContextEmbedding { prompts, axis: core.emb_axis });
+    if let Some(vectors) = vectors {
+        objective =
+            objective.measuring("cosine_to_class", move || cosine(&mean_row(vectors), &class));
+    }
     let (weight, reduction) = (core.lambda_attn, core.attn_reduce);
     match queries {
         None => objective.with(weight, ContextAttention { prompts, unet, reduction }),
         Some(queries) => objective.with(weight, SharedQueryAttention { queries, reduction }),
     }
-}
-
-/// What CoRe regularises, `[n, D]`.
-fn vectors(concept: &dyn Concept) -> &Tensor {
-    concept.token_vectors().expect("only a method of token vectors has a context plan")
 }
 
 /// The mean of the class's token vectors, `[D]`.

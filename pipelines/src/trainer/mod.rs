@@ -32,7 +32,7 @@ pub trait TrainStep {
 
     /// The next part of the same micro-batch's loss, until there is none. Parts add up; each is computed when
     /// the graph of the one before has been walked and freed, so that only one of them is in memory.
-    fn more_losses(&mut self, _draw: &Generator) -> Option<Losses> {
+    fn more_losses(&mut self) -> Option<Losses> {
         None
     }
 
@@ -209,7 +209,7 @@ impl Trainer {
                     add(&mut sums.terms, name, share * value);
                 }
                 drop(total); // the graph of this part, before the next one is made
-                part = objective.more_losses(&self.draw);
+                part = objective.more_losses();
             }
         }
         sums

@@ -56,7 +56,8 @@ impl TrainStep for Contrast<'_> {
     }
 }
 
-/// Trains both encoders; writes `text_encoder/` (what the U-Net reads) and `clip/` (both, for judging).
+/// Trains both encoders; writes `text_encoder/` (what the U-Net reads) and `clip/` (both, for judging). A warm start
+/// leaves the text encoder as it is, so that a U-Net that was trained on it stays what it was.
 pub(super) fn train(
     options: &Options,
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
@@ -65,7 +66,9 @@ pub(super) fn train(
     let config = ClipConfig::read(&options.base.join("clip"))?;
     let tokenizer = Tokenizer::open(&options.base.join("tokenizer"))?;
     // f32: the towers are small, and a contrastive loss wants its digits.
-    let source = run::source(options, "clip", "model", (device, Kind::Float), None)?;
+    let only: fn(&str) -> bool = |name| !name.starts_with("text_model.");
+    let only = options.warm_start.then_some(only);
+    let source = run::source(options, "clip", "model", (device, Kind::Float), only)?;
     let clip = Clip::new(&Params::root(&source), &config, tokenizer);
     if !options.warm_start {
         let _ = tch::no_grad(|| clip.logit_scale().shallow_clone().fill_((1.0f64 / 0.07).ln()));

@@ -11,6 +11,7 @@
 //! still.
 
 use models::vae::VaeConfig;
+use pipelines::Error;
 use tch::{Device, Kind, Tensor};
 
 use super::data::Gallery;
@@ -31,8 +32,9 @@ pub(super) struct PatchCode {
 }
 
 impl PatchCode {
-    /// From the statistics of a gallery's pictures; for four levels, one layer each, two groups.
-    pub(super) fn of(gallery: &Gallery, config: &VaeConfig) -> Self {
+    /// From the statistics of a gallery's pictures. Refuses a configuration in which the code has no place.
+    pub(super) fn of(gallery: &Gallery, config: &VaeConfig) -> Result<Self, Error> {
+        require_room(config)?;
         let channels = &config.block_out_channels;
         let (quarter, eighth, latents) = (channels[1], channels[2], config.latent_channels);
 
@@ -97,7 +99,7 @@ impl PatchCode {
             ("quant_conv.weight", pixel(&eye(2 * latents, 2 * latents))),
         ];
         let tensors = tensors.drain(..).map(|(name, t)| (name.to_owned(), t.to_kind(Kind::Float)));
-        Self { tensors: tensors.collect() }
+        Ok(Self { tensors: tensors.collect() })
     }
 
     /// The parameter of this name in the likeness of `other`, if it is the encoder's: those that are not in
@@ -112,6 +114,34 @@ impl PatchCode {
             None if name.contains("norm") && name.ends_with("weight") => other.ones_like(),
             None => other.zeros_like(),
         })
+    }
+}
+
+/// The code fills the layers of one shape of autoencoder only; the network would silently do something else.
+fn require_room(config: &VaeConfig) -> Result<(), Error> {
+    let channels = &config.block_out_channels;
+    let latents = config.latent_channels;
+    let wants = [
+        (channels.len() == 4, "four levels of block_out_channels"),
+        (config.layers_per_block == 1, "layers_per_block 1"),
+        (config.norm_num_groups == 2, "norm_num_groups 2"),
+        (
+            channels.iter().take(2).all(|&c| c >= QUAD),
+            "12 channels or more in the first two levels",
+        ),
+        (latents % 2 == 0, "an even number of latent_channels"),
+        (
+            channels.get(2).is_some_and(|&c| latents < c / 2),
+            "latent_channels below half of the third level's",
+        ),
+    ];
+    match wants.iter().find(|(met, _)| !met) {
+        None => Ok(()),
+        Some((_, wanted)) => Err(Error::Usage(format!(
+            "the encoder is computed for an autoencoder with {wanted}; vae/config.json has block_out_channels \
+             {channels:?}, layers_per_block {}, norm_num_groups {}, latent_channels {latents}",
+            config.layers_per_block, config.norm_num_groups
+        ))),
     }
 }
 
@@ -214,6 +244,18 @@ mod tests {
         let done = padded.conv2d(&weight, None::<Tensor>, [2, 2], [0, 0], [1, 1], 1);
         let apart = (done.narrow(1, 0, QUAD) - gather(&x)).abs().max().double_value(&[]);
         assert!(apart < 1e-12, "{apart}");
+    }
+
+    #[test]
+    fn a_configuration_without_room_is_refused_by_name() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/toybox/vae/config.json");
+        let text = std::fs::read_to_string(path).expect("shipped");
+        let shipped: VaeConfig = serde_json::from_str(&text).expect("valid");
+        assert!(require_room(&shipped).is_ok());
+        let wide = text.replace("\"latent_channels\": 24", "\"latent_channels\": 32");
+        let error =
+            require_room(&serde_json::from_str(&wide).expect("valid")).expect_err("no room");
+        assert!(error.to_string().contains("latent_channels below half"), "{error}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Options {
     pub precision: String,
     /// Go on from the checkpoint in `work`.
     pub resume: bool,
-    /// Begin a new run with the weights that the base's folder holds.
+    /// Begin with the weights that the base's folder holds.
     pub warm_start: bool,
 }
 
@@ -92,14 +92,17 @@ pub(super) fn fit(
     mut sheet: Option<&mut Sheet<'_>>,
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
 ) -> Result<PathBuf, Error> {
+    source.require_complete()?;
     let work = options.work.join(name);
     fs::create_dir_all(&work).map_err(|source| Error::Io {
         path: work.clone(),
         verb: "created",
         source,
     })?;
-    let identity =
-        format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
+    let identity = format!(
+        "{name} {} {} {} {}",
+        options.batch_size, options.learning_rate, options.seed, options.warm_start
+    );
     let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
     let mut average = Average::new(&parameters);
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };

@@ -56,7 +56,7 @@ pub(super) fn train(
     let config = ModelFolder::open(&options.base, None)?.vae;
     let path = options.base.join("vae/diffusion_pytorch_model.safetensors");
     if !(options.resume || options.warm_start) {
-        let code = PatchCode::of(&Gallery::new(options.seed, options.pictures.min(2000)), &config);
+        let code = PatchCode::of(&Gallery::new(options.seed, options.pictures.min(2000)), &config)?;
         let fresh = Fresh::new(options.seed, Kind::Float, Device::Cpu);
         Vae::new(&Params::root(&fresh), &config);
         let made = fresh.parameters().into_iter().map(|(name, new)| {
