@@ -13,7 +13,13 @@ fn the_shipped_base_reaches_its_floors() {
     assert!(bars.psnr >= 28.0, "reconstruction at {:.1} dB", bars.psnr);
     assert!(bars.to_caption >= 0.7 && bars.to_picture >= 0.7, "{bars:?}");
     // What the U-Net reaches on 24 scenes, less a little; `docs/toybox.md` has the figures of more.
-    let floors = [("background", bars.drawn.background, 0.4), ("style", bars.drawn.style, 0.5)];
+    let drawn = &bars.drawn;
+    let floors = [
+        ("class", drawn.class, 0.4),
+        ("background", drawn.background, 0.8),
+        ("style", drawn.style, 0.9),
+        ("colour", drawn.colour, 0.4),
+    ];
     for (attribute, drawn, floor) in floors {
         assert!(
             drawn >= floor,
