@@ -27,7 +27,7 @@ setup: ## check the tools; find, link or install libtorch (.libtorch)
 build: setup ## build target/release/personalize and toybox
 	cargo build --workspace --release
 
-demo: build ## learn a toy from five photos and draw it elsewhere, with the built-in base
+demo: build ## learn a teapot from five photos and draw it elsewhere, with the built-in base
 	@$(DEMO)
 
 lint: setup ## rustfmt and clippy, warnings are errors
