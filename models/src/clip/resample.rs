@@ -85,12 +85,21 @@ mod tests {
 
     #[test]
     fn a_step_is_halved_by_the_widened_kernel() {
-        // From 4 to 2 the kernel spans 8 inputs, cut to 4: at centre 1 the distances are ¼, ¼, ¾, 5/4 of its width.
-        let all = [0.25, 0.25, 0.75, 1.25].map(bicubic);
-        let expected = 200.0 * (all[0] + all[1]) / all.iter().sum::<f64>();
+        // From 4 to 2 the four inputs lie 1/4, 1/4, 3/4 and 5/4 of the kernel's width from the first output, where it
+        // is 0.8672, 0.8672, 0.2266 and -0.0703, in all 1.8906: 200 · 1.7344 / 1.8906 = 183.5, less a rounding of
+        // the fixed point, and 200 · 0.1563 / 1.8906 = 16.5 for the second.
         let row = [200u8, 200, 0, 0].map(|x| [x; 3]).concat();
-        let found = resize(&row, (4, 1), (2, 1));
-        assert_eq!(found[0], expected.min(255.0).round() as u8);
-        assert_eq!(found[3], 0, "what overshoots below black is black");
+        assert_eq!(resize(&row, (4, 1), (2, 1)), [183, 183, 183, 17, 17, 17]);
+        let column = row;
+        assert_eq!(resize(&column, (1, 4), (1, 2)), [183, 183, 183, 17, 17, 17]);
+    }
+
+    #[test]
+    fn what_overshoots_stays_black_and_white() {
+        let row = [0u8, 0, 255, 255].map(|x| [x; 3]).concat();
+        let found = resize(&row, (4, 1), (8, 1));
+        let grey: Vec<u8> = found.into_iter().step_by(3).collect();
+        assert_eq!((grey[2], grey[5]), (0, 255), "{grey:?}");
+        assert!(grey.is_sorted(), "{grey:?}");
     }
 }
