@@ -109,11 +109,7 @@ impl Conditioner {
         timesteps: &Tensor,
         draw: Option<&Generator>,
     ) -> CrossAttnContext {
-        let batch = prompts.len() as i64;
-        let layers = layers(prompts, concepts);
-        let timesteps = timesteps.to_device(self.device()).expand([batch], false);
-        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
-        self.encode_sites(prompts, concepts, layers, &site, &|injection| injection)
+        self.encode_changed_at(prompts, concepts, timesteps, draw, &|injection| injection)
     }
 
     /// [`Conditioner::encode_at`] for what is differentiable in the token vectors only: a bypass, which values alone see,
@@ -125,15 +121,26 @@ impl Conditioner {
         timesteps: &Tensor,
         draw: Option<&Generator>,
     ) -> CrossAttnContext {
-        let layers = layers(prompts, concepts);
-        let timesteps = timesteps.to_device(self.device()).expand([prompts.len() as i64], false);
-        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
-        self.encode_sites(prompts, concepts, layers, &site, &|injection| match injection {
+        self.encode_changed_at(prompts, concepts, timesteps, draw, &|injection| match injection {
             Injection::InputWithBypass { input, bypass } => {
                 Injection::InputWithBypass { input, bypass: bypass.detach() }
             }
             other => other,
         })
+    }
+
+    fn encode_changed_at(
+        &self,
+        prompts: &[&PromptTokens],
+        concepts: &[&dyn Concept],
+        timesteps: &Tensor,
+        draw: Option<&Generator>,
+        changed: &dyn Fn(Injection) -> Injection,
+    ) -> CrossAttnContext {
+        let layers = layers(prompts, concepts);
+        let timesteps = timesteps.to_device(self.device()).expand([prompts.len() as i64], false);
+        let site = Site::new(&timesteps, layers.unwrap_or(1), draw);
+        self.encode_sites(prompts, concepts, layers, &site, changed)
     }
 
     /// One prompt with another timestep for each layer, `timesteps` `[L]`: the context of layer l is that of timestep
