@@ -303,7 +303,7 @@ fn gradients_are_the_slopes_of_the_losses_in_double_precision() {
     let object =
         embeddings::PromptTokens::new(PROMPT, &[&stand_in], &tokenizer, Overflow::Refuse).unwrap();
     let pair = PromptPair::new(object, PROMPT, &[tokenizer.encode("cat")], &tokenizer).unwrap();
-    let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
+    let context = pair.context();
 
     let ids = |ids: &[i64]| Tensor::from_slice(ids).unsqueeze(0);
     let slot = pair.object.slots[0].position as i64;

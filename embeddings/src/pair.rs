@@ -24,6 +24,11 @@ pub struct PromptPair {
 }
 
 impl PromptPair {
+    /// The context's positions in `object` and in `reference`.
+    pub fn context(&self) -> (&[i64], &[i64]) {
+        (&self.object_context, &self.reference_context)
+    }
+
     /// Puts `classes[i]`, the ids of a word or phrase, where concept `i` stands in `object`, the tokens of `prompt`.
     ///
     /// Fails where the classes are so much longer than the concepts that the reference does not fit.

@@ -52,13 +52,12 @@ impl LossTerm for ContextAttention<'_> {
     fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor {
         let (prompts, index) = (self.prompts, step.context_prompt);
         let pair = prompts.pair(index);
-        let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
         let reference = tch::no_grad(|| {
             let all = prompts.reference(index).repeat([step.x_t.size()[0], 1, 1]); // [B, S, D]
             self.means(step, &CrossAttnContext::Shared(KeyValue::same(all)))
         });
         let object = self.means(step, &prompts.object_at(index, &step.timesteps, draw));
-        context_attention_loss(&object, &reference, context, self.reduction)
+        context_attention_loss(&object, &reference, pair.context(), self.reduction)
     }
 }
 

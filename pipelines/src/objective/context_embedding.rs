@@ -35,9 +35,8 @@ impl LossTerm for ContextEmbedding<'_> {
     fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor {
         let (prompts, index) = (self.prompts, step.context_prompt);
         let pair = prompts.pair(index);
-        let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
         let object = prompts.object(index, draw); // [1 or L, S, D]
-        context_embedding_loss(&object, prompts.reference(index), context, self.axis)
+        context_embedding_loss(&object, prompts.reference(index), pair.context(), self.axis)
     }
 }
 

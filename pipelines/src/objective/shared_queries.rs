@@ -100,8 +100,7 @@ impl LossTerm for SharedQueryAttention<'_> {
         let kept = self.queries.means.borrow_mut().take();
         let (object, reference) = kept.expect("the reconstruction comes first");
         let pair = self.queries.prompts.pair(step.context_prompt);
-        let context = (pair.object_context.as_slice(), pair.reference_context.as_slice());
-        context_attention_loss(&object, &reference, context, self.reduction)
+        context_attention_loss(&object, &reference, pair.context(), self.reduction)
     }
 }
 
