@@ -1,13 +1,15 @@
 //! Times our own steps: `bench train|denoise BASE f32|bf16|f16 WARMUP RUNS [THREADS]` writes one line of JSON.
 //!
-//! It runs `train` and `generate` themselves and reads the clock between the steps that they report; `scripts/bench.py`
-//! puts the figures beside PyTorch's. Each sample is wall seconds, own CPU seconds and the cores that others used
+//! `train` is textual inversion and `denoise` draws without a concept; `train:METHOD`, `train:METHOD/PRESET` and
+//! `denoise:METHOD` take another. It runs `train` and `generate` themselves and reads the clock between the steps
+//! that they report; `scripts/bench.py` puts the figures beside PyTorch's, `scripts/bench_methods.py` beside those of
+//! textual inversion. Each sample is wall seconds, own CPU seconds and the cores that others used
 //! meanwhile; the peak is that of the timed steps. Linux only: it reads `/proc`.
 
 use std::error::Error;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pipelines::config::{Table, TrainConfig, Value};
@@ -28,92 +30,100 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = Path::new(base);
     let mut steps = Steps::new(warmup.parse()?, runs.parse()?);
     let scratch = tempfile::tempdir()?;
-    match what.as_str() {
-        "train" => time_training(base, precision, scratch.path(), &mut steps)?,
-        "denoise" => time_denoising(base, precision, scratch.path(), &mut steps)?,
+    let (verb, method) = what.split_once(':').map_or((&**what, None), |(v, m)| (v, Some(m)));
+    let run = Run { base, precision, scratch: scratch.path() };
+    match verb {
+        "train" => drop(run.training(method.unwrap_or("ti"), &mut steps)?),
+        "denoise" => run.denoising(method, &mut steps)?,
         other => return Err(format!("'{other}' is neither train nor denoise").into()),
     }
     println!("{}", steps.report(what, precision));
     Ok(())
 }
 
-/// Textual inversion on one photo with the defaults: batch 1, cached latents, AdamW on one vector.
-fn time_training(
-    base: &Path,
-    precision: &str,
-    scratch: &Path,
-    steps: &mut Steps,
-) -> Result<(), Box<dyn Error>> {
-    let photos = scratch.join("photos");
-    fs::create_dir(&photos)?;
-    let photo = image::RgbImage::from_fn(512, 512, |x, y| {
-        image::Rgb([(x / 2) as u8, (y / 2) as u8, ((x * y) / 1024) as u8])
-    });
-    photo.save(photos.join("photo.png"))?;
-    let text = |s: &str| Value::String(s.to_owned());
-    let path = |p: &Path| text(&p.to_string_lossy());
-    let overrides = Table::from_iter(
-        [
-            ("photos", path(&photos)),
-            ("concept", text("<toy>")),
-            ("class", text("toy")),
-            ("method", text("ti")),
-            ("base", path(base)),
-            ("device", text("cpu")),
-            ("precision", text(precision)),
-            ("output", path(&scratch.join("run"))),
-            ("steps", Value::Integer(steps.all() as i64)),
-            ("save_every", Value::Integer(0)),
-        ]
-        .map(|(key, value)| (key.to_owned(), value)),
-    );
-    let plan = TrainPlan::new(TrainConfig::resolve(None, None, overrides)?, Start::New)?;
-    train(&plan, steps)?;
-    Ok(())
+/// What all runs share.
+struct Run<'a> {
+    base: &'a Path,
+    precision: &'a str,
+    scratch: &'a Path,
 }
 
-/// DDIM with classifier-free guidance, stopped before the picture is decoded.
-fn time_denoising(
-    base: &Path,
-    precision: &str,
-    scratch: &Path,
-    steps: &mut Steps,
-) -> Result<(), Box<dyn Error>> {
-    let plan = GeneratePlan::new(GenerateRequest {
-        base: base.to_owned(),
-        variant: None,
-        concepts: Vec::new(),
-        prompts: vec!["a photo of a cat on the beach".to_owned()],
-        negative_prompt: String::new(),
-        count: 1,
-        batch_size: 1,
-        seed: 1,
-        refine: 0,
-        steps: steps.all() + 1,
-        guidance: 7.5,
-        guidance_rescale: 0.0,
-        sampler: "ddim".to_owned(),
-        spacing: None,
-        karras: false,
-        width: None,
-        height: None,
-        clip_skip: 1,
-        truncate: false,
-        grid: false,
-        no_metadata: true,
-        force: false,
-        device: DeviceChoice::Cpu,
-        precision: precision.parse::<Precision>()?,
-        output: scratch.to_owned(),
-    })?;
-    generate(&plan, &mut |progress| {
-        if let Progress::Step { .. } = progress {
-            return steps.step();
-        }
-        steps.start();
-        ControlFlow::Continue(())
-    })?;
-    Ok(())
+impl Run<'_> {
+    /// A method on one photo with its defaults, but batch 1 without accumulation. The concept's file.
+    fn training(&self, method: &str, steps: &mut Steps) -> Result<PathBuf, Box<dyn Error>> {
+        let photos = self.scratch.join("photos");
+        fs::create_dir(&photos)?;
+        let photo = image::RgbImage::from_fn(512, 512, |x, y| {
+            image::Rgb([(x / 2) as u8, (y / 2) as u8, ((x * y) / 1024) as u8])
+        });
+        photo.save(photos.join("photo.png"))?;
+        let text = |s: &str| Value::String(s.to_owned());
+        let path = |p: &Path| text(&p.to_string_lossy());
+        let (method, preset) =
+            method.split_once('/').map_or((method, None), |(m, preset)| (m, Some(preset)));
+        let overrides = Table::from_iter(
+            [
+                ("photos", path(&photos)),
+                ("concept", text("<toy>")),
+                ("class", text("toy")),
+                ("method", text(method)),
+                ("base", path(self.base)),
+                ("device", text("cpu")),
+                ("precision", text(self.precision)),
+                ("output", path(&self.scratch.join("run"))),
+                ("steps", Value::Integer(steps.all() as i64)),
+                ("batch_size", Value::Integer(1)),
+                ("gradient_accumulation", Value::Integer(1)),
+                ("save_every", Value::Integer(0)),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        let plan = TrainPlan::new(TrainConfig::resolve(preset, None, overrides)?, Start::New)?;
+        train(&plan, steps)?;
+        Ok(plan.concept_path())
+    }
+
+    /// DDIM with classifier-free guidance, stopped before the picture is decoded; with a concept of `method` that was
+    /// trained for two steps.
+    fn denoising(&self, method: Option<&str>, steps: &mut Steps) -> Result<(), Box<dyn Error>> {
+        let concept = method.map(|m| self.training(m, &mut Steps::new(1, 1))).transpose()?;
+        let prompt = concept.as_ref().map_or("a photo of a cat", |_| "a photo of <toy>");
+        let plan = GeneratePlan::new(GenerateRequest {
+            base: self.base.to_owned(),
+            variant: None,
+            concepts: concept.into_iter().map(|file| (None, file)).collect(),
+            prompts: vec![format!("{prompt} on the beach")],
+            negative_prompt: String::new(),
+            count: 1,
+            batch_size: 1,
+            seed: 1,
+            refine: 0,
+            steps: steps.all() + 1,
+            guidance: 7.5,
+            guidance_rescale: 0.0,
+            sampler: "ddim".to_owned(),
+            spacing: None,
+            karras: false,
+            width: None,
+            height: None,
+            clip_skip: 1,
+            truncate: false,
+            grid: false,
+            no_metadata: true,
+            force: false,
+            device: DeviceChoice::Cpu,
+            precision: self.precision.parse::<Precision>()?,
+            output: self.scratch.join("pictures"),
+        })?;
+        generate(&plan, &mut |progress| {
+            if let Progress::Step { .. } = progress {
+                return steps.step();
+            }
+            steps.start();
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
 }
 
 impl Observer for Steps {

@@ -65,6 +65,12 @@ enum Command {
     },
     /// Train a part of the built-in base: tokenizer, then clip, then vae, then unet.
     Pretrain(PretrainArguments),
+    /// Double the channels of the U-Net's outermost level, keeping what it learnt.
+    Widen {
+        /// Folder of the base.
+        #[arg(long, default_value = "assets/toybox")]
+        base: PathBuf,
+    },
     /// Measure the base against its bars; prints JSON.
     Measure {
         /// Folder of the base.
@@ -200,6 +206,7 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             println!("{}", serde_json::to_string_pretty(&bars)?);
             Ok(base)
         }
+        Command::Widen { base } => Ok(toybox::pretrain::widen(&base)?),
         Command::Pretrain(arguments) => Ok(pretrain(arguments)?),
         Command::Board { columns, out, pictures } => {
             let cells: Vec<_> = pictures

@@ -11,12 +11,14 @@ mod run;
 mod tokenizer;
 mod unet;
 mod vae;
+mod widen;
 
 use std::path::PathBuf;
 
 use pipelines::{DeviceChoice, Error, Precision};
 
 pub use run::{Options, Report};
+pub use widen::widen;
 
 /// What can be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
