@@ -196,10 +196,9 @@ impl TrainPlan {
         self.photos.photos.iter().map(views).collect()
     }
 
-    /// The concept's file: named after the concept, in the folder of the run.
+    /// The concept's file, in the folder of the run.
     pub fn concept_path(&self) -> PathBuf {
-        let stem = self.config.concept.trim_matches(['<', '>']);
-        self.config.output.join(format!("{stem}.safetensors"))
+        self.config.output.join(self.config.concept_file())
     }
 
     /// Every prompt must fit; the concept's length is known before its vectors are.
