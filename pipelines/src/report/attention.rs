@@ -86,7 +86,8 @@ fn look(
     flow: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Maps, Error> {
     let (folder, (device, kind)) = (&words.base.folder, words.place);
-    let timestep = (NOISE * folder.scheduler.num_train_timesteps as f64) as i64;
+    let noise = std::env::var("XN").ok().and_then(|x| x.parse().ok()).unwrap_or(NOISE);
+    let timestep = (noise * folder.scheduler.num_train_timesteps as f64) as i64;
     let mut found = Maps { maps: Vec::new(), timestep, made_of: (0, 0), interrupted: false };
     if subjects.is_empty() || flow().is_break() {
         found.interrupted = !subjects.is_empty();
@@ -149,7 +150,13 @@ fn word_map(
 
 /// The coarsest level with at least [`ROWS`] rows among those with cross-attention, else the finest.
 fn level(levels: &[usize], rows: i64) -> usize {
-    let enough = levels.iter().filter(|level| (rows >> **level) >= ROWS).max();
+    let enough = levels
+        .iter()
+        .filter(|level| {
+            (rows >> **level)
+                >= std::env::var("XR").ok().and_then(|x| x.parse().ok()).unwrap_or(ROWS)
+        })
+        .max();
     enough.or(levels.iter().min()).copied().unwrap_or(0)
 }
 

@@ -3,16 +3,21 @@
 use std::ops::Range;
 
 use maud::{Markup, PreEscaped, html};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use super::quantities::{Series, smoothed, thinned};
+use crate::evaluate::Summary;
+
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Failure = Box<dyn std::error::Error>;
 
 /// Points of a curve; what is logged oftener is averaged.
 const POINTS: usize = 400;
 /// Of the drawing; the page scales it.
 const SIZE: (u32, u32) = (720, 330);
 /// The moving average looks back over this share of the points.
-const WINDOW: f64 = 0.05;
+const WINDOW: f64 = 0.1;
 /// Fewer points than this are drawn as they are.
 const FEW: usize = 20;
 
@@ -68,11 +73,15 @@ fn panel(series: &Series) -> Markup {
     }
 }
 
-/// The plot; the words of `label` are for those who do not see it.
+/// The plot of a quantity.
 fn drawn(points: &[(f64, f64)], average: Option<&[(f64, f64)]>, label: &str) -> String {
     let mut svg = String::new();
-    let result = draw(&mut svg, points, average);
-    result.expect("a string takes every drawing");
+    draw(&mut svg, points, average).expect("a string takes every drawing");
+    within_html(&svg, label)
+}
+
+/// A drawing as a part of a page; the words of `label` are for those who do not see it.
+fn within_html(svg: &str, label: &str) -> String {
     // Within HTML the name space goes without saying; and no address at all is in the file.
     let label = html! { (label) }.into_string();
     let svg = svg.replacen(r#"xmlns="http://www.w3.org/2000/svg""#, "", 1);
@@ -83,10 +92,27 @@ fn draw(
     svg: &mut String,
     points: &[(f64, f64)],
     average: Option<&[(f64, f64)]>,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+) -> Result<(), Failure> {
     let x = range(points.iter().map(|point| point.0), 0.0);
     let y = range(points.iter().map(|point| point.1), 0.05);
+    let mut chart = axes(svg, x, y)?;
+    let line = |points: &[(f64, f64)], colour: RGBColor, width: u32| {
+        LineSeries::new(points.to_vec(), colour.stroke_width(width))
+    };
+    let few = average.is_none();
+    chart.draw_series(line(points, if few { BOLD } else { FAINT }, if few { 4 } else { 2 }))?;
+    if few {
+        chart.draw_series(points.iter().map(|&point| Circle::new(point, 5, BOLD.filled())))?;
+    }
+    if let Some(average) = average {
+        chart.draw_series(line(average, BOLD, 4))?;
+    }
+    Ok(chart.plotting_area().present()?)
+}
+
+/// A chart of numbers over numbers.
+fn axes(svg: &mut String, x: Range<f64>, y: Range<f64>) -> Result<Chart<'_>, Failure> {
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let (width, height) = (x.end - x.start, y.end - y.start);
     let text = ("sans-serif", 24).into_font();
     let mut chart = ChartBuilder::on(&area)
@@ -107,20 +133,50 @@ fn draw(
         .x_label_formatter(&|x| number(*x, width))
         .y_label_formatter(&|y| number(*y, height))
         .draw()?;
-    let line = |points: &[(f64, f64)], colour: RGBColor, width: u32| {
-        LineSeries::new(points.to_vec(), colour.stroke_width(width))
-    };
-    let few = average.is_none();
-    chart.draw_series(line(points, if few { BOLD } else { FAINT }, if few { 4 } else { 2 }))?;
-    if few {
-        chart.draw_series(points.iter().map(|&point| Circle::new(point, 5, BOLD.filled())))?;
+    Ok(chart)
+}
+
+/// What a metric found for each prompt, in their order: a dot each, the mean as a line on its interval, and, where there is
+/// one, the value of the photos as a thin line.
+pub(super) fn scores(
+    title: &str,
+    values: &[f64],
+    summary: &Summary,
+    photos: Option<f64>,
+) -> Markup {
+    let mut svg = String::new();
+    draw_scores(&mut svg, values, summary, photos).expect("a string takes every drawing");
+    let label = format!("{title} of each prompt");
+    html! {
+        figure.curve {
+            figcaption { (title) }
+            (PreEscaped(within_html(&svg, &label)))
+        }
     }
-    if let Some(average) = average {
-        chart.draw_series(line(average, BOLD, 4))?;
+}
+
+fn draw_scores(
+    svg: &mut String,
+    values: &[f64],
+    summary: &Summary,
+    photos: Option<f64>,
+) -> Result<(), Failure> {
+    let x = 0.5..values.len() as f64 + 0.5;
+    let seen = values.iter().copied().chain(summary.interval.into_iter().flatten()).chain(photos);
+    let mut chart = axes(svg, x.clone(), range(seen, 0.05))?;
+    if let Some([low, high]) = summary.interval {
+        let band = Rectangle::new([(x.start, low), (x.end, high)], FAINT.filled());
+        chart.draw_series([band])?;
     }
-    area.present()?;
-    drop(chart);
-    Ok(())
+    let across = |y: f64| [(x.start, y), (x.end, y)];
+    chart.draw_series(LineSeries::new(across(summary.mean), BOLD.stroke_width(3)))?;
+    if let Some(photos) = photos {
+        chart.draw_series(LineSeries::new(across(photos), AXIS.stroke_width(2)))?;
+    }
+    let dots = values.iter().enumerate();
+    let dots = dots.map(|(i, &y)| Circle::new((i as f64 + 1.0, y), 6, BOLD.filled()));
+    chart.draw_series(dots)?;
+    Ok(chart.plotting_area().present()?)
 }
 
 /// From the least to the most and a little beyond; of one value, or none, something around it.

@@ -8,8 +8,8 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::attention::{self, Maps, Subject, Words};
-use super::command;
 use super::page::{self, SIDE, Section};
+use super::{command, curves};
 use crate::Error;
 use crate::evaluate::{EvaluateRequest, Metric, PromptResult, Results, Summary, request};
 use crate::generate::GeneratePlan;
@@ -92,7 +92,21 @@ fn scores(results: &Results) -> Markup {
             "More is better. n counts prompts, over which mean, standard deviation and interval (" (results.protocol.interval)
             ") are taken; photos: the same of the photos among themselves."
         }
+        div.curves {
+            @for (metric, summary) in &results.summary {
+                (curves::scores(metric.name(), &values(results, *metric), summary, results.photos.get(metric).copied()))
+            }
+        }
+        p.caption {
+            "A dot for each prompt in their order below; the line is their mean, the band its interval, the grey line the photos among \
+            themselves."
+        }
     }
+}
+
+/// A metric of each prompt that has it.
+fn values(results: &Results, metric: Metric) -> Vec<f64> {
+    results.prompts.iter().filter_map(|prompt| prompt.scores.get(&metric).copied()).collect()
 }
 
 /// The photos, where the folder says in which they lie.
@@ -233,10 +247,13 @@ fn all_of(results: &Results) -> Markup {
     flatten(&mut rows, "device", &value(serde_json::to_value(&results.device)));
     html! {
         p.caption { "Two evaluations can be compared where all of this is equal but concepts and device." }
-        div.wide {
-            table.protocol { tbody {
-                @for (name, value) in &rows { tr { th scope="row" { (name) } td { (value) } } }
-            } }
+        details {
+            summary { "Every value" }
+            div.wide {
+                table.protocol { tbody {
+                    @for (name, value) in &rows { tr { th scope="row" { (name) } td { (value) } } }
+                } }
+            }
         }
     }
 }
