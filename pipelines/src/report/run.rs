@@ -189,10 +189,10 @@ impl Run<'_> {
             };
             return known.take(attention::PICTURES).map(subject).collect();
         }
-        // A concept that is all of a prompt leaves no room for other words.
-        let prompt = match concept.num_tokens() {
-            ..=8 => format!("a photo of {}", self.config.concept),
-            _ => self.config.concept.clone(),
+        let prompt = if concept.is_whole_prompt() {
+            self.config.concept.clone()
+        } else {
+            format!("a photo of {}", self.config.concept)
         };
         let Ok(set) = &self.photos else { return Ok(Vec::new()) };
         let subject = |photo: &photos::Photo| Subject {
