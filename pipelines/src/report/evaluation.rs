@@ -262,7 +262,9 @@ fn flatten(rows: &mut Vec<(String, String)>, name: &str, value: &Value) {
     let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     match value {
         Value::Object(inner) => {
-            inner.iter().for_each(|(key, value)| flatten(rows, &below(key), value))
+            for (key, value) in inner {
+                flatten(rows, &below(key), value);
+            }
         }
         Value::Array(values) if values.iter().any(|v| v.is_object() || v.is_string()) => {
             for (i, value) in values.iter().enumerate() {

@@ -41,7 +41,7 @@ fn take(all: &mut Vec<Series>, key: &str, step: f64, value: &Value) {
         }
         Value::Array(pairs) => {
             for pair in pairs {
-                if let [Value::String(name), value] = &pair.as_array().map_or(&[][..], |p| p)[..] {
+                if let Some([Value::String(name), value]) = pair.as_array().map(Vec::as_slice) {
                     take(all, &format!("{key}.{name}"), step, value);
                 }
             }
