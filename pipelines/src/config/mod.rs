@@ -72,8 +72,27 @@ pub struct TrainConfig {
     pub sample_every: u64,
     pub sample_steps: usize,
     pub sample_guidance: f64,
+    pub validate_every: u64,
+    pub clip: PathBuf,
+    pub keep_best: KeepBest,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreConfig>,
+}
+
+/// Which step's concept a run's file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepBest {
+    /// The last.
+    Off,
+    /// That of the lowest validation loss.
+    Loss,
+    /// That whose sample pictures are most like the photos.
+    Likeness,
+    /// That whose sample pictures are truest to their prompts.
+    Fidelity,
+    /// That of the largest product of likeness and fidelity: neither's scale then matters.
+    Balance,
 }
 
 /// The learning rate over the run, after the warm-up.
@@ -94,9 +113,9 @@ impl TrainConfig {
         toml::to_string(self).expect("strings, numbers and lists are TOML")
     }
 
-    /// The concept's file in the folder of the run, named after the concept.
-    pub(crate) fn concept_file(&self) -> String {
-        format!("{}.safetensors", self.concept.trim_matches(['<', '>']))
+    /// The name of a file of this concept, in the folder of the run.
+    pub(crate) fn concept_file(&self, suffix: &str) -> String {
+        format!("{}{suffix}.safetensors", self.concept.trim_matches(['<', '>']))
     }
 
     /// The learning rate in force, after any scaling.

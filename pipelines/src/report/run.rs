@@ -36,7 +36,7 @@ pub(super) fn page(
     let log = folder.join("log.jsonl");
     let logged = if log.is_file() { quantities::read(&log)? } else { Vec::new() };
     let steps = logged.iter().filter_map(|series| series.points.last()).map(|p| p.0 as u64).max();
-    let file = folder.join(config.concept_file());
+    let file = folder.join(config.concept_file(""));
     let concept = file.is_file().then(|| ConceptFile::read(&file)).transpose()?;
     let variant = Some(config.variant.as_str()).filter(|variant| !variant.is_empty());
     let base = Base::open(&config.base, variant);
@@ -48,7 +48,7 @@ pub(super) fn page(
         Section { id: "run", title: "The run", body: run.facts() },
         Section { id: "photos", title: "Photos", body: run.photos() },
     ];
-    if run.samples.last().is_some() {
+    if !run.samples.is_empty() {
         let body = html! {
             p.caption {
                 "Drawn while it was trained: seed " (run.config.seed) ", " (run.config.sample_steps)
@@ -102,12 +102,15 @@ impl Run<'_> {
         let base = record.and_then(|record| record.base.as_ref()).map(|base| {
             format!("{} ({} px, {})", base.name, base.resolution, base.prediction_type)
         });
+        let kept = record.map(|record| record.steps).filter(|step| *step != self.steps);
+        let kept = kept.map(|step| format!("the concept of step {step}"));
         let facts = [
             ("concept", config.concept.clone()),
             ("class", config.class.clone()),
             ("method", config.method.clone()),
             ("base", base.unwrap_or_else(|| config.base.display().to_string())),
             ("steps", steps),
+            ("kept", kept.unwrap_or_default()),
             ("batch", format!("{} x {}", config.gradient_accumulation, config.batch_size)),
             ("learning rate", config.effective_learning_rate().to_string()),
             ("seed", config.seed.to_string()),
@@ -170,15 +173,15 @@ impl Run<'_> {
                 clip_skip: self.config.clip_skip,
                 place: (device, self.config.precision.resolve(device)),
             };
-            attention::maps(&words, &self.subjects(&*concept)?, flow)
+            attention::maps(&words, &self.subjects(&*concept, file.record.steps)?, flow)
         };
         attention::shown(&self.config.concept, maps())
     }
 
-    /// The last sample pictures, or the photos where there are none.
-    fn subjects(&self, concept: &dyn Concept) -> Result<Vec<Subject>, Error> {
+    /// The last sample pictures up to the concept's own step, or the photos where there are none.
+    fn subjects(&self, concept: &dyn Concept, step: u64) -> Result<Vec<Subject>, Error> {
         let prompts = self.prompts();
-        if let Some((step, pictures)) = self.samples.last() {
+        if let Some((step, pictures)) = self.samples.until(step) {
             let known = pictures.iter().filter_map(|(i, path)| Some((prompts.get(*i)?, path)));
             let subject = |(prompt, path): (&String, &PathBuf)| {
                 Ok(Subject {

@@ -34,9 +34,14 @@ impl Samples {
         Self { steps }
     }
 
-    /// The last step that drew any, with its pictures by prompt.
-    pub fn last(&self) -> Option<(u64, &BTreeMap<usize, PathBuf>)> {
-        self.steps.last_key_value().map(|(step, pictures)| (*step, pictures))
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The last step up to `step` that drew any, with its pictures by prompt.
+    pub fn until(&self, step: u64) -> Option<(u64, &BTreeMap<usize, PathBuf>)> {
+        self.steps.range(..=step).next_back().map(|(step, pictures)| (*step, pictures))
     }
 
     /// All prompts at one step, and a slider over the steps.
