@@ -44,6 +44,12 @@ pub enum Command {
                             personalize evaluate --compare out/cat/results.json out/cat-neti/results.json"
     )]
     Evaluate(Box<EvaluateArgs>),
+    /// Write report.html of a run or an evaluation again: its pictures, curves, scores and attention maps in one file
+    #[command(after_help = "Example:\n  personalize report runs/cat")]
+    Report {
+        /// Folder that was --output of train or evaluate
+        folder: PathBuf,
+    },
     /// Work with concept files
     Concept {
         /// What to do with it.
@@ -259,6 +265,9 @@ pub struct TrainArgs {
     /// Overwrite the run in --output
     #[arg(long, conflicts_with = "resume")]
     pub force: bool,
+    /// Write no report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub print_config: bool,

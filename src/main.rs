@@ -39,6 +39,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Evaluate(args) => commands::evaluate::run(&args),
+        Command::Report { folder } => commands::report::run(&folder),
         Command::Concept { command } => match command {
             ConceptCommand::Inspect { file, base, json } => {
                 commands::concept::inspect(&file, base.as_deref(), json)

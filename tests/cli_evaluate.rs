@@ -113,7 +113,7 @@ fn the_built_in_base_is_judged_by_its_own_clip_and_an_ended_run_goes_on() {
     .concat();
     let first = run(&arguments);
     assert_eq!(first.code, 0, "{}", first.err);
-    assert!(first.out.contains("CLIP-I") && first.out.ends_with("results.json\n"), "{}", first.out);
+    assert!(first.out.contains("CLIP-I") && first.out.ends_with("report.html\n"), "{}", first.out);
     let written = fs::read(out.join("results.json")).expect("results");
     let found = results(&out);
     let photo = found["photos"]["clip_i"].as_f64().expect("a likeness of the photos");

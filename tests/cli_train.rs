@@ -60,9 +60,10 @@ fn names(folder: &Path) -> Vec<String> {
 fn a_quiet_run_prints_the_concept_s_path_and_leaves_log_configuration_and_state() {
     let out = scratch("quiet");
     let trained = train(&out, &["--min-snr-gamma", "5", "--seed", "3"]);
-    assert_eq!(trained.paths(), [out.join("cat.safetensors")]);
+    assert_eq!(trained.paths(), [out.join("cat.safetensors"), out.join("report.html")]);
     assert_eq!(trained.err, "");
-    assert_eq!(names(&out), ["cat.safetensors", "config.toml", "log.jsonl", "state.safetensors"]);
+    let files = ["cat.safetensors", "config.toml", "log.jsonl", "report.html", "state.safetensors"];
+    assert_eq!(names(&out), files);
     let steps: Vec<_> = log(&out).iter().map(|record| record["step"].as_u64()).collect();
     assert_eq!(steps, [Some(1), Some(2)]);
     let config = fs::read_to_string(out.join("config.toml")).expect("a configuration");
@@ -93,6 +94,7 @@ fn json_is_one_event_a_line_and_nothing_else_on_stdout() {
         (last["path"].as_str(), last["interrupted"].as_bool()),
         (out.join("cat.safetensors").to_str(), Some(false))
     );
+    assert_eq!(last["report"].as_str(), out.join("report.html").to_str());
 }
 
 #[test]
@@ -235,6 +237,8 @@ fn an_interrupted_run_saves_and_goes_on_to_the_same_concept_to_the_bit() {
     assert!(last.contains(r#""event":"end""#) && last.contains(r#""interrupted":true"#), "{last}");
     let done = losses(&stopped).len();
     assert!((3..100).contains(&done), "{done} steps");
+    let report = fs::read_to_string(stopped.join("report.html")).expect("a report");
+    assert!(report.contains("maps were left out") && report.contains("--resume"), "{report}");
 
     let steps = (done + 2).to_string();
     let to_the_end = [&["--steps", &steps], &settings as &[_]].concat();

@@ -5,6 +5,7 @@
 //! train     TrainConfig ► TrainPlan ► base, concept ► Trainer::fit ► concept file
 //! generate  GenerateRequest ► GeneratePlan ► base, concepts ► denoise ► VAE ► PNG
 //! evaluate  EvaluateRequest ► EvaluatePlan ► generate ► CLIP, U-Net ► scores ► results.json
+//! report    folder of a run or an evaluation ► report.html
 //! ```
 
 mod base;
@@ -25,6 +26,7 @@ mod painter;
 pub mod photos;
 pub mod picture;
 mod refine;
+pub mod report;
 pub mod templates;
 pub mod train;
 pub mod trainer;

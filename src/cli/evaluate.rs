@@ -39,6 +39,9 @@ pub struct EvaluateArgs {
     /// Folder of the evaluation; the same command goes on where it was stopped
     #[arg(short, long, value_name = "DIR", required_unless_present = "compare")]
     output: Option<PathBuf>,
+    /// Write no report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// Show results side by side, each against the first, and do nothing else
     #[arg(
         long,

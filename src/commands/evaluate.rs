@@ -52,13 +52,15 @@ pub fn run(args: &EvaluateArgs) -> Result<ExitCode> {
             Ok(ExitCode::from(interrupt::EXIT_CODE))
         }
         Evaluated::Done(results, path) => {
+            let folder = path.parent().filter(|_| !args.no_report);
+            let report = folder.and_then(|folder| super::report::of(folder, &progress));
             if as_json {
                 output::line(
-                    json!({ "results": path, "summary": results.summary, "photos": results.photos }),
+                    json!({ "results": path, "report": report, "summary": results.summary, "photos": results.photos }),
                 );
             } else {
                 table(&results);
-                output::line(path.display());
+                [path].iter().chain(&report).for_each(|path| output::line(path.display()));
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -1,6 +1,7 @@
 //! `personalize train`.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -15,7 +16,7 @@ use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
 
-/// Trains a concept; prints its path.
+/// Trains a concept; prints its path, then that of the report.
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     let config =
         TrainConfig::resolve(args.preset.as_deref(), args.config.as_deref(), args.overrides()?)?;
@@ -58,11 +59,15 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
             (path, ExitCode::from(interrupt::EXIT_CODE))
         }
     };
+    let folder = path.as_deref().and_then(Path::parent).filter(|_| !args.no_report);
+    let report = folder.and_then(|folder| super::report::of(folder, &show.progress));
     if show.json {
         let interrupted = code != ExitCode::SUCCESS;
-        output::line(json!({ "event": "end", "path": path, "interrupted": interrupted }));
-    } else if let Some(path) = path {
-        output::line(path.display());
+        output::line(
+            json!({ "event": "end", "path": path, "report": report, "interrupted": interrupted }),
+        );
+    } else {
+        path.iter().chain(&report).for_each(|path| output::line(path.display()));
     }
     Ok(code)
 }

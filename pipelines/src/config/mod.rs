@@ -113,6 +113,11 @@ impl TrainConfig {
         toml::to_string(self).expect("strings, numbers and lists are TOML")
     }
 
+    /// The name of a file of this concept, in the folder of the run.
+    pub(crate) fn concept_file(&self, suffix: &str) -> String {
+        format!("{}{suffix}.safetensors", self.concept.trim_matches(['<', '>']))
+    }
+
     /// The learning rate in force, after any scaling.
     pub fn effective_learning_rate(&self) -> f64 {
         let scale = f64::from(self.batch_size) * f64::from(self.gradient_accumulation);

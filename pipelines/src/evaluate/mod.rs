@@ -1,7 +1,7 @@
 //! How good a concept is: pictures of it in fixed prompts, compared with its photos and with the prompts.
 //!
-//! A folder holds `plan.json` (what is to be done), `pictures/` and, once all is done, `results.json`. The same command
-//! goes on where it was stopped; another plan is refused.
+//! A folder holds `plan.json` (what is to be done, and what was asked for), `pictures/` and, once all is done,
+//! `results.json`. The same command goes on where it was stopped; another plan is refused.
 
 mod compare;
 mod protocol;
@@ -31,8 +31,11 @@ pub use protocol::{ClipTextPolicy, Hashed, LikenessProtocol, Protocol, SamplingP
 pub use results::{Metric, PictureResult, PromptResult, Results, Scores};
 pub use statistics::Summary;
 
+/// The file that says what a folder is about.
+const PLAN: &str = "plan.json";
+
 /// What a user asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EvaluateRequest {
     /// How the pictures are drawn; without prompts, `count` for each, into the folder of the evaluation. The first
     /// concept is the one that is judged.
@@ -52,6 +55,16 @@ pub struct EvaluateRequest {
 /// What a folder is about; written before the first picture.
 #[derive(Serialize, Deserialize)]
 struct Written {
+    #[serde(flatten)]
+    task: Task,
+    /// Where it all lies, which may change; for the report. Older folders do not have it.
+    #[serde(default)]
+    request: Option<EvaluateRequest>,
+}
+
+/// What must stay the same for an evaluation to go on.
+#[derive(Serialize, Deserialize)]
+struct Task {
     protocol: Protocol,
     concepts: Vec<UsedConcept>,
 }
@@ -81,6 +94,8 @@ impl EvaluatePlan {
     /// Checks a request against photos, prompts, concepts, base, CLIP and what is in the folder already; then notes the
     /// plan there. Reads no weight but to hash it.
     pub fn new(request: EvaluateRequest) -> Result<Self, Error> {
+        // A path that is no Unicode is nothing that JSON can hold: then the report knows less.
+        let asked = Some(request.clone()).filter(|asked| serde_json::to_value(asked).is_ok());
         let EvaluateRequest { mut drawing, photos, prompts, clip, clip_text, class } = request;
         if drawing.count == 0 {
             return Err(Error::Usage("--images is 0; give 1 or more, 4 as published".into()));
@@ -115,18 +130,17 @@ impl EvaluatePlan {
             clip_text,
             ..protocol(&drawing, class)?
         };
-        let plan = Written { protocol, concepts: drawing.used().to_vec() };
+        let task = Task { protocol, concepts: drawing.used().to_vec() };
         if let Some(written) = &written {
-            check_same(&output, written, &plan)?;
+            check_same(&output, &written.task, &task)?;
         }
         let drawing = drawing.reusing()?;
-        if written.is_none() {
-            write_json(&output.join("plan.json"), &plan)?;
-        }
+        let plan = Written { task, request: asked };
+        write_json(&output.join(PLAN), &plan)?;
         let mut warnings = drawing.warnings().to_vec();
         warnings.extend(notices.iter().map(ToString::to_string));
         let texts = texts(templates.lines(), &words, clip_text);
-        Ok(Self { output, drawing, photos, clip, texts, protocol: plan.protocol, warnings })
+        Ok(Self { output, drawing, photos, clip, texts, protocol: plan.task.protocol, warnings })
     }
 
     /// What the base is called.
@@ -142,17 +156,26 @@ impl EvaluatePlan {
 
 /// What a folder says of its evaluation; nothing for a new one. Anything else in it is refused.
 fn written(output: &Path) -> Result<Option<Written>, Error> {
-    let path = output.join("plan.json");
+    let path = output.join(PLAN);
     if path.exists() {
         return read_json(&path, "the plan of an evaluation").map(Some);
     }
     if holds_files(output) {
         return Err(Error::Usage(format!(
-            "{} holds files and no evaluation that could go on (plan.json is not there); give another --output",
+            "{} holds files and no evaluation that could go on ({PLAN} is not there); give another --output",
             output.display()
         )));
     }
     Ok(None)
+}
+
+/// What was asked for where this folder was made; nothing where it does not say so.
+pub(crate) fn request(folder: &Path) -> Result<Option<EvaluateRequest>, Error> {
+    let path = folder.join(PLAN);
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_json::<Written>(&path, "the plan of an evaluation").map(|written| written.request)
 }
 
 /// Whether there is any file in a folder or in those inside it. What cannot be read is met again when it is written.
@@ -161,7 +184,7 @@ fn holds_files(folder: &Path) -> bool {
     entries.map(|entry| entry.path()).any(|path| !path.is_dir() || holds_files(&path))
 }
 
-fn check_same(output: &Path, written: &Written, plan: &Written) -> Result<(), Error> {
+fn check_same(output: &Path, written: &Task, plan: &Task) -> Result<(), Error> {
     let found = differences(written, plan);
     if found.is_empty() {
         return Ok(());

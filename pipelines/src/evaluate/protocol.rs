@@ -67,7 +67,7 @@ impl Hashed {
     }
 
     /// One file under its own name.
-    pub(super) fn of_file(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn of_file(path: &Path) -> Result<Self, Error> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::read(&name, &[path.to_owned()])
     }

@@ -161,7 +161,12 @@ impl GeneratePlan {
         &self.base
     }
 
-    /// The concepts of the pictures.
+    /// The concepts of the pictures, as they are drawn.
+    pub(crate) fn concepts(&self) -> &[Box<dyn Concept>] {
+        &self.concepts
+    }
+
+    /// What records say of them.
     pub(crate) fn used(&self) -> &[UsedConcept] {
         &self.used
     }

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use models::schedule::TimestepSpacing;
+use serde::{Deserialize, Serialize};
 
 use crate::{DeviceChoice, Error, Precision};
 
 /// What a user asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GenerateRequest {
     /// Folder of the base model.
     pub base: PathBuf,

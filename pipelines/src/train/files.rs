@@ -45,7 +45,7 @@ impl RunFiles<'_> {
     pub(super) fn save_snapshot(&self, step: u64) -> Result<(), Error> {
         let folder = self.plan.config.output.join("snapshots");
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
-        self.write(step, &folder.join(self.plan.concept_name(&format!("-{step:06}"))))
+        self.write(step, &folder.join(self.plan.config.concept_file(&format!("-{step:06}"))))
     }
 
     fn write(&self, step: u64, path: &Path) -> Result<(), Error> {

@@ -202,14 +202,9 @@ impl TrainPlan {
         self.photos.photos.iter().map(views).collect()
     }
 
-    /// The concept's file: named after the concept, in the folder of the run.
+    /// The concept's file, in the folder of the run.
     pub fn concept_path(&self) -> PathBuf {
-        self.config.output.join(self.concept_name(""))
-    }
-
-    /// The name of a file of this concept.
-    pub(crate) fn concept_name(&self, suffix: &str) -> String {
-        format!("{}{suffix}.safetensors", self.config.concept.trim_matches(['<', '>']))
+        self.config.output.join(self.config.concept_file(""))
     }
 
     /// Every prompt must fit; the concept's length is known before its vectors are.
