@@ -23,6 +23,7 @@ mod output;
 mod painter;
 pub mod photos;
 pub mod picture;
+pub mod pose;
 mod refine;
 pub mod templates;
 pub mod train;
