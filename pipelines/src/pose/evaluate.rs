@@ -285,7 +285,7 @@ mod tests {
         assert_eq!((found.count, found.rows.len()), (2, 1));
         let row = &found.rows[0];
         assert_eq!(row.pictures.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        assert!((row.means[&Metric::L1] - (0.2 + 0.6) / 2.0 / 3.0).abs() < 1e-12);
+        assert!((row.means[&Metric::L1] - 0.4 / 3.0).abs() < 1e-12);
         assert!(!row.means.contains_key(&Metric::SsimUniform51)); // 24 pixels are below its window
         assert!(!row.means.contains_key(&Metric::ForegroundL1)); // no masks
     }
