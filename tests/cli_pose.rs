@@ -110,7 +110,8 @@ fn a_pose_becomes_a_picture_of_the_size_that_was_asked_for() {
     assert_eq!(render(&large).paths(), [folder.join("stand-1.png")]);
     assert_eq!(render(&[&large[..], &["--force"]].concat()).paths(), [file]);
     // DeepFashion's frames have a size of their own.
-    let fashion = ["--frame", "256x176", "--output", path(&folder.join("a.png"))];
+    let file = folder.join("a.png");
+    let fashion = ["--frame", "256x176", "--output", path(&file)];
     let size = image::open(&render(&fashion).paths()[0]).expect("a picture").into_rgb8();
     assert_eq!(size.dimensions(), (352, 512));
 }
