@@ -246,6 +246,15 @@ pub struct TrainArgs {
     /// Steps between saves
     #[arg(long, value_name = "STEPS", alias = "save-steps")]
     save_every: Option<u64>,
+    /// Steps between losses at fixed photos, noises and timesteps; 0 is never
+    #[arg(long, value_name = "STEPS")]
+    validate_every: Option<u64>,
+    /// Folder of a CLIP model that judges the sample pictures [default: clip/ in the base's folder, where there is one]
+    #[arg(long, value_name = "DIR")]
+    clip: Option<PathBuf>,
+    /// Keep the best concept instead of the last: by loss, likeness, fidelity or balance
+    #[arg(long, value_name = "BY")]
+    keep_best: Option<String>,
     /// TOML file with any of the keys of configs/train/
     #[arg(long, value_name = "FILE", env = "PERSONALIZE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -313,6 +322,9 @@ impl TrainArgs {
             ("sample_prompts", (!samples.is_empty()).then(|| Value::from(samples.clone()))),
             ("sample_every", count(self.sample_every)),
             ("save_every", count(self.save_every)),
+            ("validate_every", count(self.validate_every)),
+            ("clip", path(&self.clip)),
+            ("keep_best", text(&self.keep_best)),
         ];
         let mut table: Table =
             keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();

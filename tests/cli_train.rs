@@ -19,8 +19,17 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// The lines of `log.jsonl`.
+/// The lines of `log.jsonl` that tell of steps.
 fn log(folder: &Path) -> Vec<Value> {
+    lines(folder).into_iter().filter(|line| line["loss"].is_number()).collect()
+}
+
+/// Those that tell of measurements.
+fn measured(folder: &Path) -> Vec<Value> {
+    lines(folder).into_iter().filter(|line| !line["loss"].is_number()).collect()
+}
+
+fn lines(folder: &Path) -> Vec<Value> {
     let text = fs::read_to_string(folder.join("log.jsonl")).expect("a log");
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
@@ -74,15 +83,117 @@ fn json_is_one_event_a_line_and_nothing_else_on_stdout() {
     let events: Vec<Value> =
         trained.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let kinds: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
-    let expected =
-        ["phase", "phase", "start", "step", "saved", "sample", "step", "sample", "saved", "end"];
-    assert_eq!(kinds, expected);
+    let (first, second) =
+        (["step", "saved", "sample", "measured"], ["step", "sample", "measured", "saved", "end"]);
+    assert_eq!(kinds[..4], ["phase", "phase", "start", "measured"]);
+    assert_eq!((&kinds[4..8], &kinds[8..]), (&first as &[_], &second as &[_]));
     assert_eq!(names(&out.join("samples")), ["000001-0.png", "000002-0.png"]);
     let last = &events[events.len() - 1];
     assert_eq!(
         (last["path"].as_str(), last["interrupted"].as_bool()),
         (out.join("cat.safetensors").to_str(), Some(false))
     );
+}
+
+#[test]
+fn the_validation_loss_is_of_the_same_samples_at_every_step() {
+    let out = scratch("validated");
+    let still = ["--steps", "3", "--lr", "0", "--validate-every", "2"];
+    train(&out, &still).paths();
+    let of = |out: &Path| -> Vec<(u64, f64)> {
+        let number = |line: &Value| line["validation_loss"].as_f64().expect("a number");
+        measured(out).iter().map(|m| (m["step"].as_u64().expect("a step"), number(m))).collect()
+    };
+    let found = of(&out);
+    let steps: Vec<u64> = found.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [0, 2, 3], "at the start, at the interval and after the last step");
+    assert!(found.iter().all(|(_, loss)| *loss == found[0].1), "nothing was learnt: {found:?}");
+    assert!(losses(&out)[0] != losses(&out)[1], "while the training loss wanders");
+
+    let learning = scratch("validated-learning");
+    train(&learning, &["--steps", "20", "--lr", "0.01", "--validate-every", "20"]).paths();
+    let found = of(&learning);
+    assert!(found[1].1 < found[0].1, "what is learnt shows: {found:?}");
+    let never = scratch("never-validated");
+    train(&never, &["--steps", "20", "--lr", "0.01", "--validate-every", "0"]).paths();
+    assert_eq!(measured(&never), [] as [Value; 0]);
+    assert_eq!(vectors(&never), vectors(&learning), "looking on changes nothing");
+}
+
+#[test]
+fn the_best_concept_stays_when_later_steps_ruin_it_also_in_a_resumed_run() {
+    let out = scratch("best");
+    let ruinous = ["--keep-best", "loss", "--validate-every", "1", "--lr", "3", "--set"];
+    let ruinous = [&ruinous as &[_], &["weight_decay=0"]].concat();
+    let best = |out: &Path| {
+        let loss = |m: &&Value| m["validation_loss"].as_f64().expect("a number");
+        let all = measured(out);
+        let of_steps = all.iter().filter(|m| m["step"] != 0);
+        let best = of_steps.min_by(|a, b| loss(a).total_cmp(&loss(b))).expect("a measurement");
+        best["step"].as_u64().expect("a step")
+    };
+    let kept = |out: &Path| {
+        ConceptFile::read(&out.join("cat.safetensors")).expect("a concept").record.steps
+    };
+    train(&out, &[&["--steps", "6"], &ruinous as &[_]].concat()).paths();
+    assert!(best(&out) < 6, "such steps ruin it: {:?}", measured(&out));
+    assert_eq!(kept(&out), best(&out));
+    let vectors_then = vectors(&out);
+    train(&out, &[&["--steps", "7", "--resume"], &ruinous as &[_]].concat()).paths();
+    assert_eq!(log(&out).len(), 7);
+    assert_eq!(kept(&out), best(&out));
+    assert!(best(&out) == 7 || vectors(&out) == vectors_then);
+    let last = scratch("last");
+    train(&last, &[&["--steps", "6", "--keep-best", "off"], &ruinous[2..]].concat()).paths();
+    assert_eq!(kept(&last), 6);
+}
+
+#[test]
+fn samples_are_judged_and_saves_leave_snapshots() {
+    let out = scratch("judged");
+    let sampling = [
+        "--sample-prompt",
+        "a {} at sea",
+        "--sample-every",
+        "1",
+        "--set",
+        "sample_steps=2",
+        "--save-every",
+        "1",
+        "--keep-best",
+        "balance",
+        "--class",
+        "cat",
+        "--base",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/assets/toybox"),
+    ];
+    train(&out, &sampling).paths();
+    for line in &measured(&out)[1..] {
+        for key in ["likeness", "fidelity"] {
+            let value = line[key].as_f64().expect("a number");
+            assert!((-1.0..=1.0).contains(&value) && value != 0.0, "{line}");
+        }
+    }
+    assert_eq!(names(&out.join("snapshots")), ["cat-000001.safetensors"]);
+    let cosine = &log(&out)[1]["measures"][0];
+    assert_eq!(cosine[0], "cosine_to_class");
+    let value = cosine[1].as_f64().expect("a number");
+    assert!(value > 0.9 && value < 1.0, "two steps from the class: {value}");
+}
+
+#[test]
+fn keeping_the_best_needs_what_it_is_measured_by() {
+    let out = scratch("unmeasured");
+    let sampled = ["--sample-prompt", "a {}", "--keep-best", "balance"];
+    for (more, said) in [
+        (&["--keep-best", "loss", "--validate-every", "0"] as &[_], "--validate-every"),
+        (&["--keep-best", "likeness"], "--sample-prompt"),
+        (&sampled, "--clip DIR"),
+        (&["--keep-best", "beauty"], "keep_best"),
+        (&["--clip", "nowhere"], "nowhere holds no config.json"),
+    ] {
+        train(&out, more).refused(2, &[said]);
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod error;
 pub mod evaluate;
 pub mod generate;
 pub mod inspect;
+mod judges;
 mod latents;
 pub mod objective;
 mod output;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use pipelines::config::TrainConfig;
-use pipelines::train::{Event, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train};
+use pipelines::train::{
+    Event, Measurement, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train,
+};
 use serde_json::json;
 
 use crate::cli::TrainArgs;
@@ -82,6 +84,17 @@ fn print(preview: &Preview, as_json: bool) {
     output::line(format!("about {:.1} GB of memory", preview.memory as f64 / 1e9));
 }
 
+/// What was measured, in a line.
+fn words(measured: &Measurement) -> String {
+    let numbers = [
+        ("validation loss", measured.validation_loss),
+        ("likeness", measured.likeness),
+        ("fidelity", measured.fidelity),
+    ];
+    let numbers = numbers.iter().filter_map(|(name, n)| n.map(|n| format!("{name} {n:.4}")));
+    format!("after step {}: {}", measured.step, numbers.collect::<Vec<_>>().join(", "))
+}
+
 /// Shows events: bars and lines on stderr, or JSON lines on stdout.
 struct Show {
     progress: Progress,
@@ -107,6 +120,7 @@ impl Observer for Show {
                 let text = format!("loss {:.4} norm {:.3}", record.loss, record.norm);
                 self.progress.step(record.step, self.steps, &text);
             }
+            Event::Measured(measured) => self.progress.say(words(measured)),
             Event::Sample { path } => self.progress.say(format!("sample {}", path.display())),
             Event::Saved { path, step } => {
                 self.progress.say(format!("saved {} after step {step}", path.display()));

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use models::folder::ModelFolder;
 use models::tokenizer::Tokenizer;
+use models::unet::{Conditioning, CrossAttnContext, KeyValue};
 use pipelines::photos::to_tensor;
 use tch::{Device, Kind, Tensor};
 use toybox::pretrain::{Options, Part, Report, pretrain};
@@ -86,4 +87,35 @@ fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
     assert!((spread - 1.0).abs() < 0.3, "the computed encoder spreads latents by {spread}");
     let apart = latents.mean.std_dim([0, 2, 3].as_slice(), true, false).min().double_value(&[]);
     assert!(apart > 0.2, "one of its components says next to nothing: {apart}");
+}
+
+#[test]
+fn a_widened_network_goes_on_where_the_narrow_one_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
+    let wide = folder.path().join("base");
+    copy(&base, &wide);
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    fs::copy(base.join(weights), wide.join(weights)).unwrap();
+    toybox::pretrain::widen(&wide).unwrap();
+
+    let draw = torch_ext::Generator::cpu(5);
+    let latents = draw.randn(&[2, 24, 16, 16]);
+    let context =
+        Conditioning::context(CrossAttnContext::Shared(KeyValue::same(draw.randn(&[2, 77, 128]))));
+    let predict = |folder: &Path| {
+        let unet =
+            ModelFolder::open(folder, None).unwrap().load_unet(Kind::Float, Device::Cpu).unwrap();
+        let timesteps = Tensor::from_slice(&[300i64, 700]);
+        (
+            unet.config().block_out_channels[0],
+            tch::no_grad(|| unet.forward(&latents, &timesteps, &context)),
+        )
+    };
+    let ((narrow, before), (doubled, after)) = (predict(&base), predict(&wide));
+    assert_eq!(doubled, 2 * narrow);
+    let share =
+        ((&after - &before).square().sum(Kind::Double) / before.square().sum(Kind::Double)).sqrt();
+    let share = share.double_value(&[]); // of group norms over two levels, whose groups move
+    assert!(share < 0.25, "apart by {share}");
 }

@@ -72,8 +72,27 @@ pub struct TrainConfig {
     pub sample_every: u64,
     pub sample_steps: usize,
     pub sample_guidance: f64,
+    pub validate_every: u64,
+    pub clip: PathBuf,
+    pub keep_best: KeepBest,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreConfig>,
+}
+
+/// Which step's concept a run's file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepBest {
+    /// The last.
+    Off,
+    /// That of the lowest validation loss.
+    Loss,
+    /// That whose sample pictures are most like the photos.
+    Likeness,
+    /// That whose sample pictures are truest to their prompts.
+    Fidelity,
+    /// That of the largest product of likeness and fidelity: neither's scale then matters.
+    Balance,
 }
 
 /// The learning rate over the run, after the warm-up.

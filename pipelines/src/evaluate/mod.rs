@@ -4,7 +4,6 @@
 //! goes on where it was stopped; another plan is refused.
 
 mod compare;
-mod encoders;
 mod protocol;
 mod results;
 mod scores;
@@ -20,11 +19,11 @@ use tch::{Device, Kind, Tensor};
 use crate::differences::differences;
 use crate::error::guarded;
 use crate::generate::{self, GeneratePlan, GenerateRequest, Progress, generate};
+use crate::judges::{ClipJudge, PictureEncoder, UNetJudge, encode, with_unet_judge};
 use crate::photos;
 use crate::picture::UsedConcept;
 use crate::templates::{SLOT, Templates};
 use crate::{Base, Error, Precision};
-use encoders::{ClipJudge, PictureEncoder, UNetJudge, encode};
 use results::read_json;
 pub(crate) use results::write_json;
 
@@ -176,7 +175,7 @@ fn check_same(output: &Path, written: &Written, plan: &Written) -> Result<(), Er
 }
 
 /// The given CLIP, or the one inside the base's folder.
-fn clip_folder(given: Option<PathBuf>, base: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn clip_folder(given: Option<PathBuf>, base: &Path) -> Result<PathBuf, Error> {
     let folder = given.unwrap_or_else(|| base.join("clip"));
     if folder.join("config.json").is_file() {
         return Ok(folder);
@@ -306,11 +305,10 @@ fn score(
     let texts: Vec<_> =
         plan.texts.iter().map(|(metric, texts)| (*metric, judge.texts(texts))).collect();
     drop(judge);
-    let judge = UNetJudge::load(&drawing.base().folder, &plan.protocol.unet, place)?;
-    let Some(by_unet) = encoded("the U-Net looks at the pictures", &judge)? else {
-        return Ok(Evaluated::Interrupted);
-    };
-    drop(judge);
+    let by_unet = with_unet_judge(&drawing.base().folder, &plan.protocol.unet, place, |judge| {
+        encoded("the U-Net looks at the pictures", judge)
+    })?;
+    let Some(by_unet) = by_unet else { return Ok(Evaluated::Interrupted) };
 
     let vectors = scores::Vectors {
         photos: plan.photos.len() as i64,
@@ -346,10 +344,11 @@ pub fn unet_likeness(base: &Base, pictures: &[PathBuf], device: Device) -> Resul
     guarded("scoring", || {
         tch::no_grad(|| {
             let protocol = UNetJudge::protocol(base);
-            let judge = UNetJudge::load(&base.folder, &protocol, (device, Kind::Float))?;
-            let vectors = encode(&judge, pictures, &mut |_| ControlFlow::Continue(()))?;
-            let vectors = vectors.expect("nothing stops it");
-            Ok(vectors.matmul(&vectors.transpose(0, 1)))
+            with_unet_judge(&base.folder, &protocol, (device, Kind::Float), |judge| {
+                let vectors = encode(judge, pictures, &mut |_| ControlFlow::Continue(()))?;
+                let vectors = vectors.expect("nothing stops it");
+                Ok(vectors.matmul(&vectors.transpose(0, 1)))
+            })
         })
     })
 }

@@ -32,11 +32,18 @@ impl LossTerm for Reconstruction<'_> {
     }
 
     fn loss(&mut self, step: &StepInputs, draw: &Generator) -> Tensor {
+        self.at(step, Some(draw))
+    }
+}
+
+impl Reconstruction<'_> {
+    /// The loss at `step`: a scalar, f32. Without `draw` the concept is the one that is drawn, with nothing random in it.
+    pub fn at(&self, step: &StepInputs, draw: Option<&Generator>) -> Tensor {
         let photos = step.photos.as_ref().expect("a run that reconstructs has photos");
         let prompts: Vec<&PromptTokens> = photos.prompts.iter().collect();
         let (x_t, timesteps) = (&step.x_t, &step.timesteps);
-        let same = self.queries.map(|_| draw.twin());
-        let context = self.conditioner.encode_at(&prompts, &[self.concept], timesteps, Some(draw));
+        let same = self.queries.and(draw).map(Generator::twin);
+        let context = self.conditioner.encode_at(&prompts, &[self.concept], timesteps, draw);
         let cond = Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())));
         let prediction = match self.queries.zip(same) {
             None => self.unet.forward(x_t, timesteps, &cond),

@@ -54,6 +54,57 @@ fn in_epochs(seed: u64, k: u64, n: usize) -> usize {
     order.int64_value(&[place as i64]) as usize
 }
 
+impl PhotoBatches<'_> {
+    /// `count` samples that stand for the whole run, in batches: photos in turn, timesteps evenly spread, the first
+    /// template.
+    pub(crate) fn bank(&self, count: usize, draw: &Generator) -> Vec<StepInputs> {
+        let last = self.schedule.alpha_bar().len();
+        let batch = |start: usize| {
+            let places = start..count.min(start + self.batch_size);
+            let photo = |i: usize| i % self.latents.len();
+            let x_0: Vec<_> = places.clone().map(|i| self.latents.sample(photo(i), draw)).collect();
+            let prompts = places.clone().map(|i| match &self.prompts {
+                Prompts::Captions(captions) => captions[photo(i)].clone(),
+                Prompts::Templates(all) => all[0].clone(),
+            });
+            let timesteps: Vec<i64> =
+                places.clone().map(|i| ((2 * i + 1) * last / (2 * count)) as i64).collect();
+            let x_0 = Tensor::cat(&x_0, 0);
+            let noise = draw.randn(&x_0.size());
+            self.inputs(
+                (start / self.batch_size) as u64,
+                &x_0,
+                &noise,
+                &Tensor::from_slice(&timesteps),
+                prompts.collect(),
+            )
+        };
+        (0..count).step_by(self.batch_size).map(batch).collect()
+    }
+
+    /// Micro-batch `index`: latents and noise `[B, 4, h, w]`, timesteps `[B]` on any device.
+    fn inputs(
+        &self,
+        index: u64,
+        x_0: &Tensor,
+        noise: &Tensor,
+        timesteps: &Tensor,
+        prompts: Vec<PromptTokens>,
+    ) -> StepInputs {
+        let (noise, timesteps) = (noise.to_device(x_0.device()), timesteps.to_device(x_0.device()));
+        StepInputs {
+            index,
+            x_t: self.schedule.add_noise(x_0, &noise, &timesteps),
+            photos: Some(PhotoBatch {
+                target: self.schedule.target(x_0, &noise, &timesteps),
+                prompts,
+            }),
+            timesteps,
+            context_prompt: self.context_prompt(index),
+        }
+    }
+}
+
 impl Batches for PhotoBatches<'_> {
     fn next(&mut self, index: u64, draw: &Generator) -> StepInputs {
         let (mut x_0, mut prompts) = (Vec::new(), Vec::new());
@@ -68,19 +119,10 @@ impl Batches for PhotoBatches<'_> {
             });
         }
         let x_0 = Tensor::cat(&x_0, 0); // [B, 4, h, w]
-        let noise = draw.randn(&x_0.size()).to_device(x_0.device());
+        let noise = draw.randn(&x_0.size());
         let last = self.schedule.alpha_bar().len() as i64;
-        let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(x_0.device());
-        StepInputs {
-            index,
-            x_t: self.schedule.add_noise(&x_0, &noise, &timesteps),
-            photos: Some(PhotoBatch {
-                target: self.schedule.target(&x_0, &noise, &timesteps),
-                prompts,
-            }),
-            timesteps,
-            context_prompt: self.context_prompt(index),
-        }
+        let timesteps = draw.randint(0, last, &[self.batch_size as i64]);
+        self.inputs(index, &x_0, &noise, &timesteps, prompts)
     }
 }
 

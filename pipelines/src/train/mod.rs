@@ -3,6 +3,9 @@
 mod batches;
 mod cones;
 mod context;
+mod files;
+mod log;
+mod measurement;
 mod memory;
 mod method;
 mod objective;
@@ -10,7 +13,10 @@ mod plan;
 mod preview;
 mod run;
 mod sample;
+mod validation;
+mod watch;
 
+pub use measurement::Measurement;
 pub use plan::{Start, TrainPlan};
 pub use preview::{Preview, PromptPreview};
 pub use run::{Outcome, train};
@@ -44,6 +50,8 @@ pub enum Event<'a> {
     },
     /// An optimiser step is done.
     Step(&'a StepRecord),
+    /// The concept was measured.
+    Measured(&'a Measurement),
     /// Sample pictures were written.
     Sample {
         /// The picture.

@@ -14,7 +14,8 @@ use torch_ext::Generator;
 
 use super::context::ContextPlan;
 use super::method::Method;
-use crate::config::TrainConfig;
+use crate::config::{KeepBest, TrainConfig};
+use crate::evaluate::clip_folder;
 use crate::output::prepare_folder;
 use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
 use crate::templates::Templates;
@@ -48,6 +49,8 @@ pub struct TrainPlan {
     /// One prompt a template, or one a photo where captions are used.
     pub(crate) prompts: Vec<String>,
     pub(crate) sample_prompts: Vec<String>,
+    /// Of the CLIP that judges samples, where there is one.
+    pub(crate) clip: Option<PathBuf>,
     /// The phrase that the vectors start from; nothing for random ones.
     pub(crate) initializer: Option<String>,
     pub(crate) device: Device,
@@ -96,6 +99,8 @@ impl TrainPlan {
         let sample_prompts: Vec<String> =
             config.sample_prompts.iter().map(|p| p.replace("{}", &config.concept)).collect();
 
+        let clip = judging_clip(&config, &base)?;
+
         let mut warnings: Vec<String> = photos.report.iter().map(Notice::to_string).collect();
         if config.vectors > 8 {
             warnings.push(format!(
@@ -125,6 +130,7 @@ impl TrainPlan {
             context,
             prompts,
             sample_prompts,
+            clip,
             initializer,
             device,
             start,
@@ -198,8 +204,12 @@ impl TrainPlan {
 
     /// The concept's file: named after the concept, in the folder of the run.
     pub fn concept_path(&self) -> PathBuf {
-        let stem = self.config.concept.trim_matches(['<', '>']);
-        self.config.output.join(format!("{stem}.safetensors"))
+        self.config.output.join(self.concept_name(""))
+    }
+
+    /// The name of a file of this concept.
+    pub(crate) fn concept_name(&self, suffix: &str) -> String {
+        format!("{}{suffix}.safetensors", self.config.concept.trim_matches(['<', '>']))
     }
 
     /// Every prompt must fit; the concept's length is known before its vectors are.
@@ -275,6 +285,28 @@ impl TrainPlan {
     }
 }
 
+/// The CLIP that judges samples: the one that is given, or the base's own where it has one. Refuses to keep the best by
+/// what will not be measured.
+fn judging_clip(config: &TrainConfig, base: &Base) -> Result<Option<PathBuf>, Error> {
+    let given = Some(config.clip.clone()).filter(|clip| !clip.as_os_str().is_empty());
+    let known = given.is_some() || base.folder.path().join("clip/config.json").is_file();
+    let clip = known.then(|| clip_folder(given, base.folder.path())).transpose()?;
+    let samples = config.sample_every > 0 && !config.sample_prompts.is_empty();
+    let lacking = match config.keep_best {
+        KeepBest::Loss if config.validate_every == 0 => {
+            "the validation loss; give --validate-every 100"
+        }
+        KeepBest::Likeness | KeepBest::Fidelity | KeepBest::Balance if !samples => {
+            "sample pictures; give --sample-prompt 'a {} on the beach' and --sample-every 100"
+        }
+        KeepBest::Fidelity | KeepBest::Balance if clip.is_none() => {
+            "a CLIP with a vision tower; give --clip DIR, a folder such as that of clip-vit-base-patch32"
+        }
+        _ => return Ok(clip),
+    };
+    Err(Error::Usage(format!("keeping the best concept needs {lacking}")))
+}
+
 fn initializer(config: &TrainConfig) -> Result<Option<String>, Error> {
     let phrase = [&config.initializer, &config.class].into_iter().find(|p| !p.trim().is_empty());
     match (config.initializer_random, phrase) {
@@ -335,6 +367,9 @@ fn identity(
         sample_every: 0,
         sample_steps: 0,
         sample_guidance: 0.0,
+        validate_every: 0,
+        clip: PathBuf::new(),
+        keep_best: KeepBest::Off,
         ..config.clone()
     };
     hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}{context}", same.to_toml())))

@@ -1,22 +1,23 @@
 //! The run itself: it reads from top to bottom like the paper's algorithm.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use embeddings::file::{ConceptFile, ConceptRecord, write_atomically};
 use embeddings::{Concept, Conditioner, Overflow};
-use models::unet::UNet;
 use tch::Kind;
 use torch_ext::Generator;
 
 use super::batches::{PhotoBatches, Prompts};
 use super::context::ContextPlan;
+use super::files::{RunFiles, write_config};
+use super::log::StepLog;
+use super::measurement::Best;
 use super::objective::objective;
 use super::plan::{Start, TrainPlan};
-use super::sample::sample_picture;
+use super::sample::Samples;
+use super::validation::Validation;
+use super::watch::Watch;
 use super::{Event, Observer};
 use crate::Error;
 use crate::error::guarded;
@@ -88,17 +89,24 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         context_prompts: plan.context.as_ref().map_or(0, |context| context.prompts.len()),
         seed: config.seed,
     };
-    let reconstruction = Reconstruction {
+    let reconstruction = |queries| Reconstruction {
         schedule: &schedule,
         conditioner: &conditioner,
         unet: &unet,
         concept,
         min_snr_gamma: config.min_snr_gamma,
-        queries: queries.as_ref(),
+        queries,
     };
-    let mut objective = objective(plan, batches, reconstruction, context.as_ref());
+    let watch = Watch {
+        plan,
+        validation: Validation::new(&batches, reconstruction(None)),
+        samples: Samples { plan, conditioner: &conditioner, unet: &unet, concept },
+    };
+    let mut objective =
+        objective(plan, batches, reconstruction(queries.as_ref()), context.as_ref());
 
-    let mut log = StepLog::open(&config.output, trainer.step)?;
+    let (mut log, measured) = StepLog::open(&config.output, trainer.step)?;
+    let mut files = RunFiles { plan, concept, best: Best::of(config.keep_best, &measured) };
     let parameters = concept.parameters().iter().map(|p| p.numel() as i64).sum();
     let learning_rate = config.effective_learning_rate();
     let (from, steps) = (trainer.step, config.steps);
@@ -107,37 +115,60 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         return Ok(Outcome::Interrupted((from > 0).then(|| plan.concept_path())));
     }
 
+    if let Some(measured) = (from == 0).then(|| watch.start(observer)).flatten() {
+        log.write(&measured)?;
+    }
     let mut after_step = |trainer: &Trainer, record: &StepRecord| {
         concept.after_step();
         log.write(record)?;
-        let mut flow = observer.on(&Event::Step(record));
-        let due = |every: u64| every > 0 && record.step.is_multiple_of(every);
-        if due(config.save_every) && record.step < config.steps {
-            save(plan, concept, trainer, observer)?;
+        let flow = observer.on(&Event::Step(record));
+        if config.save_every > 0
+            && record.step.is_multiple_of(config.save_every)
+            && record.step < steps
+        {
+            files.save(trainer, observer)?;
+            files.save_snapshot(record.step)?;
         }
-        if due(config.sample_every) && flow.is_continue() {
-            flow = draw_samples(plan, &conditioner, &unet, concept, record.step, observer)?;
+        if flow.is_break() {
+            return Ok(flow);
+        }
+        let (measured, flow) = watch.after(record.step, observer)?;
+        if !measured.is_empty() {
+            log.write(&measured)?;
+        }
+        if files.best.takes(&measured) {
+            files.save_concept(record.step, observer)?;
         }
         Ok(flow)
     };
     let ended = trainer.fit(&mut objective, &mut after_step);
+    finish(ended, &trainer, &files, observer)
+}
+
+/// Saves what there is, however the loop ended.
+fn finish(
+    ended: Result<ControlFlow<()>, Stop>,
+    trainer: &Trainer,
+    files: &RunFiles<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, Error> {
     match ended {
-        Ok(ControlFlow::Continue(())) => {
-            Ok(Outcome::Finished(save(plan, concept, &trainer, observer)?))
-        }
+        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(files.save(trainer, observer)?)),
         Ok(ControlFlow::Break(())) => {
-            Ok(Outcome::Interrupted(Some(save(plan, concept, &trainer, observer)?)))
+            Ok(Outcome::Interrupted(Some(files.save(trainer, observer)?)))
         }
         Err(Stop::Diverged { step }) => {
             // The parameters are again those of the last finite loss. The state stays as it was last saved.
-            let learnt = trainer.step > 0;
-            let saved =
-                learnt.then(|| save_concept(plan, concept, &trainer, observer)).transpose()?;
+            let kept = files.best.is_known();
+            if trainer.step > 0 && !kept {
+                files.save_concept(trainer.step, observer)?;
+            }
+            let saved = (trainer.step > 0 || kept).then(|| files.plan.concept_path());
             Err(Error::Diverged { step, saved })
         }
         Err(Stop::Failed(error)) => {
             // The parameters are those of the last whole step; where even this save fails, the first error tells why.
-            let _ = save(plan, concept, &trainer, observer);
+            let _ = files.save(trainer, observer);
             Err(error)
         }
     }
@@ -159,115 +190,5 @@ fn trainer(plan: &TrainPlan, concept: &dyn Concept, draw: Generator) -> Trainer 
         },
         max_grad_norm: config.max_grad_norm,
         loss_scale: if plan.kind == Kind::Half { 1024.0 } else { 1.0 },
-    }
-}
-
-/// Writes the concept and the state; returns the concept's path.
-fn save(
-    plan: &TrainPlan,
-    concept: &dyn Concept,
-    trainer: &Trainer,
-    observer: &mut dyn Observer,
-) -> Result<PathBuf, Error> {
-    let path = save_concept(plan, concept, trainer, observer)?;
-    state::save(trainer, &plan.config.output, &plan.identity)?;
-    Ok(path)
-}
-
-fn save_concept(
-    plan: &TrainPlan,
-    concept: &dyn Concept,
-    trainer: &Trainer,
-    observer: &mut dyn Observer,
-) -> Result<PathBuf, Error> {
-    let (config, path) = (&plan.config, plan.concept_path());
-    let seconds = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let record = ConceptRecord {
-        method: config.method.clone(),
-        token: config.concept.clone(),
-        class: Some(config.class.clone()).filter(|class| !class.is_empty()),
-        base: Some(plan.base.record.clone()),
-        steps: trainer.step,
-        learning_rate: config.effective_learning_rate(),
-        seed: config.seed,
-        photos: plan.photos_hash.clone(),
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created: seconds,
-        config: config.to_toml(),
-        settings: serde_json::Value::Null, // the concept's own, put in by the file
-    };
-    ConceptFile::new(concept, record).write(&path)?;
-    let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // the loop asks again after its next step
-    Ok(path)
-}
-
-fn write_config(plan: &TrainPlan) -> Result<(), Error> {
-    let path = plan.config.output.join("config.toml");
-    write_atomically(&path, plan.config.to_toml().as_bytes()).map_err(Error::io(&path, "written"))
-}
-
-/// Draws every sample prompt with the concept as it is now.
-fn draw_samples(
-    plan: &TrainPlan,
-    conditioner: &Rc<Conditioner>,
-    unet: &UNet,
-    concept: &dyn Concept,
-    step: u64,
-    observer: &mut dyn Observer,
-) -> Result<ControlFlow<()>, Error> {
-    let folder = plan.config.output.join("samples");
-    let mut flow = ControlFlow::Continue(());
-    for (i, prompt) in plan.sample_prompts.iter().enumerate() {
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
-        let path = folder.join(format!("{step:06}-{i}.png"));
-        let mut on_step = || observer.flow();
-        match sample_picture(plan, conditioner, unet, concept, prompt, &path, &mut on_step) {
-            Ok(true) => {}
-            Ok(false) => return Ok(ControlFlow::Break(())),
-            // A concept that draws no picture yet may still learn to.
-            Err(Error::Picture(error)) => {
-                flow = observer.on(&Event::Warning { text: &error.to_string() });
-                continue;
-            }
-            Err(error) => return Err(error),
-        }
-        flow = observer.on(&Event::Sample { path: &path });
-        if flow.is_break() {
-            break;
-        }
-    }
-    Ok(flow)
-}
-
-/// `log.jsonl`: a line of JSON for each step.
-struct StepLog {
-    path: PathBuf,
-    file: File,
-}
-
-impl StepLog {
-    /// Opens the log; lines of steps beyond `step`, which a resumed run makes again, are dropped.
-    fn open(folder: &Path, step: u64) -> Result<Self, Error> {
-        let path = folder.join("log.jsonl");
-        let mut kept = String::new();
-        if step > 0 && path.is_file() {
-            let file = File::open(&path).map_err(Error::io(&path, "read"))?;
-            for line in BufReader::new(file).lines() {
-                let line = line.map_err(Error::io(&path, "read"))?;
-                let record = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
-                if record["step"].as_u64().is_some_and(|s| s <= step) {
-                    kept.push_str(&line);
-                    kept.push('\n');
-                }
-            }
-        }
-        write_atomically(&path, kept.as_bytes()).map_err(Error::io(&path, "written"))?;
-        let file = OpenOptions::new().append(true).open(&path);
-        Ok(Self { file: file.map_err(Error::io(&path, "written"))?, path })
-    }
-
-    fn write(&mut self, record: &StepRecord) -> Result<(), Error> {
-        let line = serde_json::to_string(record).expect("numbers are JSON");
-        writeln!(self.file, "{line}").map_err(Error::io(&self.path, "written"))
     }
 }

@@ -61,6 +61,9 @@ pub struct StepRecord {
     pub gradient_norm: f64,
     /// The norm of each part's gradient alone, means over the micro-batches; by the name of its first term.
     pub gradient_norms: Vec<(&'static str, f64)>,
+    /// The same as shares of their sum, where there are several: how much each part has to say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gradient_shares: Vec<(&'static str, f64)>,
     /// The mean norm of the trained rows.
     pub norm: f64,
     /// What the method measures besides.
@@ -174,6 +177,7 @@ impl Trainer {
             terms,
             learning_rate,
             gradient_norm,
+            gradient_shares: shares(&gradient_norms),
             gradient_norms,
             norm: mean_norm(&self.optimizer.parameters),
             measures: objective.measures(),
@@ -230,6 +234,15 @@ pub(crate) fn add(sums: &mut Vec<(&'static str, f64)>, name: &'static str, value
         Some((_, sum)) => *sum += value,
         None => sums.push((name, value)),
     }
+}
+
+/// Each as a share of the sum; nothing of one alone.
+fn shares(norms: &[(&'static str, f64)]) -> Vec<(&'static str, f64)> {
+    let sum: f64 = norms.iter().map(|(_, norm)| norm).sum();
+    if norms.len() < 2 || sum <= 0.0 {
+        return Vec::new();
+    }
+    norms.iter().map(|(name, norm)| (*name, norm / sum)).collect()
 }
 
 fn is_finite(tensor: &Tensor) -> bool {

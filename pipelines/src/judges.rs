@@ -1,5 +1,7 @@
-//! What turns pictures into unit vectors whose inner product is a likeness.
+//! What turns pictures into unit vectors whose inner product is a likeness: for the evaluation of a concept, and for
+//! the sample pictures of a run.
 
+use std::borrow::Borrow;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -8,12 +10,12 @@ use image::RgbImage;
 use models::clip::{Clip, ClipConfig, PicturePreparation};
 use models::folder::ModelFolder;
 use models::schedule::NoiseSchedule;
-use models::unet::{Conditioning, UNet};
+use models::unet::{Conditioning, CrossAttnContext, UNet};
 use models::vae::Vae;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
-use super::LikenessProtocol;
+use crate::evaluate::LikenessProtocol;
 use crate::photos::{self, Crop};
 use crate::{Base, Error};
 
@@ -25,7 +27,7 @@ fn layers(decoder_blocks: usize) -> Vec<String> {
 }
 
 /// An encoder of pictures.
-pub(super) trait PictureEncoder {
+pub(crate) trait PictureEncoder {
     /// How many pictures it encodes at once.
     fn batch(&self) -> usize;
     /// One picture of any size as the encoder reads it, `[1, 3, H, W]`.
@@ -36,17 +38,15 @@ pub(super) trait PictureEncoder {
 
 /// Unit vectors of picture files, `[N, W]` f64 on the CPU, in batches; nothing where `on_picture` stopped it, which is
 /// told how many are done.
-pub(super) fn encode(
+pub(crate) fn encode(
     encoder: &dyn PictureEncoder,
     files: &[PathBuf],
     on_picture: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Tensor>, Error> {
     let (mut vectors, mut done) = (Vec::new(), 0);
     for files in files.chunks(encoder.batch()) {
-        let prepare = |file: &PathBuf| Ok(encoder.prepare(&photos::read(file)?));
-        let pictures = files.iter().map(prepare).collect::<Result<Vec<_>, Error>>()?;
-        let encoded = encoder.encode(&Tensor::cat(&pictures, 0));
-        vectors.push(encoded.to_device(Device::Cpu).to_kind(Kind::Double));
+        let read = files.iter().map(|file| photos::read(file));
+        vectors.push(encode_pictures(encoder, &read.collect::<Result<Vec<_>, _>>()?));
         done += files.len();
         if on_picture(done).is_break() {
             return Ok(None);
@@ -55,22 +55,35 @@ pub(super) fn encode(
     Ok(Some(Tensor::cat(&vectors, 0)))
 }
 
+/// The same of pictures that are at hand, all at once or in batches.
+pub(crate) fn encode_pictures<P: Borrow<RgbImage>>(
+    encoder: &dyn PictureEncoder,
+    pictures: &[P],
+) -> Tensor {
+    let encode = |pictures: &[P]| {
+        let prepared: Vec<_> = pictures.iter().map(|p| encoder.prepare(p.borrow())).collect();
+        let encoded = encoder.encode(&Tensor::cat(&prepared, 0));
+        encoded.to_device(Device::Cpu).to_kind(Kind::Double)
+    };
+    Tensor::cat(&pictures.chunks(encoder.batch()).map(encode).collect::<Vec<_>>(), 0)
+}
+
 /// CLIP with the way its pictures are prepared.
-pub(super) struct ClipJudge {
+pub(crate) struct ClipJudge {
     clip: Clip,
     preparation: PicturePreparation,
 }
 
 impl ClipJudge {
     /// Reads a CLIP folder.
-    pub(super) fn load(folder: &std::path::Path, device: Device) -> Result<Self, Error> {
+    pub(crate) fn load(folder: &std::path::Path, device: Device) -> Result<Self, Error> {
         let side = ClipConfig::read(folder)?.vision_config.image_size;
         let preparation = PicturePreparation::read(folder, side)?;
         Ok(Self { clip: Clip::load(folder, device)?, preparation })
     }
 
     /// Texts to unit vectors, `[B, W]` f64 on the CPU.
-    pub(super) fn texts(&self, texts: &[String]) -> Tensor {
+    pub(crate) fn texts(&self, texts: &[String]) -> Tensor {
         self.clip.embed_texts(texts).to_device(Device::Cpu).to_kind(Kind::Double)
     }
 }
@@ -95,18 +108,18 @@ impl PictureEncoder for ClipJudge {
 /// blocks' cosines. The middle, because the subject is there and the surroundings are what prompts change.
 ///
 /// Source: Tang et al. 2023 (DIFT) for the features; the pooling is ours.
-pub(super) struct UNetJudge {
-    unet: UNet,
-    vae: Vae,
+pub(crate) struct UNetJudge<'a> {
+    unet: &'a UNet,
+    vae: &'a Vae,
     schedule: NoiseSchedule,
-    empty: Conditioning,
+    empty: CrossAttnContext,
     noise: Tensor, // [1, C, h, w]
     protocol: LikenessProtocol,
 }
 
-impl UNetJudge {
+impl<'a> UNetJudge<'a> {
     /// How this base's features are taken: at a tenth of its timesteps.
-    pub(super) fn protocol(base: &Base) -> LikenessProtocol {
+    pub(crate) fn protocol(base: &Base) -> LikenessProtocol {
         LikenessProtocol {
             layers: layers(base.folder.unet.up_block_types.len()),
             pooled: "the middle half of each side".to_owned(),
@@ -116,31 +129,45 @@ impl UNetJudge {
         }
     }
 
-    /// Reads what it needs of a base.
-    pub(super) fn load(
-        folder: &ModelFolder,
+    /// A judge of a base's networks; `empty` is the context of an empty prompt, `[1, S, D]`.
+    pub(crate) fn new(
+        (unet, vae): (&'a UNet, &'a Vae),
+        schedule: NoiseSchedule,
+        empty: &CrossAttnContext,
         protocol: &LikenessProtocol,
-        (device, kind): (Device, Kind),
-    ) -> Result<Self, Error> {
-        let clip = folder.load_text_encoder(kind, device)?;
-        let conditioner = Conditioner::new(folder.tokenizer()?, clip, 0);
-        let none: [&dyn Concept; 0] = [];
-        let prompt = conditioner.tokenize("", &none, Overflow::Refuse)?;
-        let empty = Conditioning::context(conditioner.encode(&[&prompt], &none));
-        let side = protocol.resolution / folder.vae.downscale();
-        let shape = [1, folder.unet.in_channels, side, side];
-        Ok(Self {
-            unet: folder.load_unet(kind, device)?,
-            vae: folder.load_vae(kind, device)?,
-            schedule: NoiseSchedule::new(&folder.scheduler)?,
-            empty,
-            noise: Generator::cpu(protocol.seed).randn(&shape).to_device(device),
+    ) -> Self {
+        let side = protocol.resolution / vae.downscale();
+        let shape = [1, unet.config().in_channels, side, side];
+        Self {
+            unet,
+            vae,
+            schedule,
+            empty: empty.map(|c| c.to_kind(unet.kind())),
+            noise: Generator::cpu(protocol.seed).randn(&shape).to_device(unet.device()),
             protocol: protocol.clone(),
-        })
+        }
     }
 }
 
-impl PictureEncoder for UNetJudge {
+/// Reads what the U-Net's judgement needs of a base, for the time of `work`.
+pub(crate) fn with_unet_judge<T>(
+    folder: &ModelFolder,
+    protocol: &LikenessProtocol,
+    (device, kind): (Device, Kind),
+    work: impl FnOnce(&UNetJudge<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let clip = folder.load_text_encoder(kind, device)?;
+    let conditioner = Conditioner::new(folder.tokenizer()?, clip, 0);
+    let none: [&dyn Concept; 0] = [];
+    let prompt = conditioner.tokenize("", &none, Overflow::Refuse)?;
+    let empty = conditioner.encode(&[&prompt], &none);
+    drop(conditioner);
+    let (unet, vae) = (folder.load_unet(kind, device)?, folder.load_vae(kind, device)?);
+    let schedule = NoiseSchedule::new(&folder.scheduler)?;
+    work(&UNetJudge::new((&unet, &vae), schedule, &empty, protocol))
+}
+
+impl PictureEncoder for UNetJudge<'_> {
     fn batch(&self) -> usize {
         4
     }
@@ -160,7 +187,7 @@ impl PictureEncoder for UNetJudge {
             .to_device(latents.device());
         let noise = self.noise.expand_as(&latents);
         let noised = self.schedule.add_noise(&latents, &noise, &timesteps);
-        let empty = self.empty.context.map(|c| c.to_kind(self.unet.kind()).repeat([count, 1, 1]));
+        let empty = self.empty.map(|c| c.repeat([count, 1, 1]));
         let features = self.unet.features(&noised, &timesteps, &Conditioning::context(empty));
         let taken = &features[..self.protocol.layers.len()];
         let unit = |x: &Tensor| {
