@@ -28,7 +28,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, core, evaluation, families, generation, neti, tokens, training, unet, vae
+from fixtures import clip, core, evaluation, families, generation, metrics, neti, tokens, training, unet, vae
 
 WRITERS = {
     "folders": families.write,
@@ -41,6 +41,7 @@ WRITERS = {
     "neti": neti.write,
     "core": core.write,
     "generate": generation.write,
+    "metrics": metrics.write,
 }
 if importlib.util.find_spec("fixtures.samplers"):
     from fixtures import samplers

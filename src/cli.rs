@@ -2,6 +2,7 @@
 
 mod drawing;
 mod evaluate;
+mod pose;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use pipelines::config::{self, Table, Value};
 
 pub use drawing::GenerateArgs;
 pub use evaluate::EvaluateArgs;
+pub use pose::{CheckArgs, PoseCommand, PoseEvaluateArgs, RenderArgs};
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
 #[derive(Parser)]
@@ -55,6 +57,12 @@ pub enum Command {
         /// What to do with it.
         #[command(subcommand)]
         command: ConceptCommand,
+    },
+    /// Work with people in poses: skeletons, data, scores
+    Pose {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PoseCommand,
     },
     /// Show versions, devices and, with --base, whether a base can be used
     Doctor {

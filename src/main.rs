@@ -11,7 +11,7 @@ mod progress;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use cli::{Cli, Command, ConceptCommand};
+use cli::{Cli, Command, ConceptCommand, PoseCommand};
 use pipelines::distill::DistillRequest;
 
 fn main() -> ExitCode {
@@ -58,6 +58,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     device,
                 })
             }
+        },
+        Command::Pose { command } => match command {
+            PoseCommand::Render(args) => commands::pose::render(&args),
+            PoseCommand::Check(args) => commands::pose::check(&args),
+            PoseCommand::Evaluate(args) => commands::pose::evaluate(&args),
         },
         Command::Doctor { base } => commands::doctor::run(base.as_deref()),
         Command::Completions { shell } => commands::completions(shell),

@@ -9,6 +9,7 @@ use models::schedule::ScheduleError;
 
 use crate::photos::PhotoError;
 use crate::picture::PictureError;
+use crate::pose::Fault;
 use crate::templates::TemplateError;
 
 /// Any failure of a pipeline; its display is one sentence for the user.
@@ -43,6 +44,9 @@ pub enum Error {
     /// A concept file that cannot be used.
     #[error(transparent)]
     Concept(#[from] FileError),
+    /// A file of poses or pairs that cannot be used.
+    #[error(transparent)]
+    Pose(#[from] Fault),
     /// A picture that cannot be written.
     #[error(transparent)]
     Picture(#[from] PictureError),
@@ -121,7 +125,7 @@ impl Error {
                     1
                 }
             }
-            Self::Photos(_) | Self::Model(_) | Self::Concept(_) => 3,
+            Self::Photos(_) | Self::Pose(_) | Self::Model(_) | Self::Concept(_) => 3,
             Self::Incompatible(_) => 4,
             Self::OutOfMemory { .. } => 5,
             Self::NotFetched { .. } => 6,

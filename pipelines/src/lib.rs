@@ -25,6 +25,7 @@ mod output;
 mod painter;
 pub mod photos;
 pub mod picture;
+pub mod pose;
 mod refine;
 pub mod report;
 pub mod templates;

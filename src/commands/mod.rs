@@ -4,6 +4,7 @@ pub mod concept;
 pub mod doctor;
 pub mod evaluate;
 pub mod generate;
+pub mod pose;
 pub mod report;
 pub mod train;
 

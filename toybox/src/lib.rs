@@ -31,20 +31,23 @@ mod skin;
 mod style;
 mod things;
 mod write;
+mod write_people;
 
 pub use accessory::Accessory;
 pub use backgrounds::Background;
 pub use caption::VOCABULARY;
 pub use colour::Colour;
 pub use concept::{Concept, NEAR, PHOTOS};
-pub use people::{Bottom, HairShape, JOINTS, Limb, Looks, Person, Pose};
+pub use people::{Bottom, HairShape, Limb, Looks, Person, Pose};
+pub use pipelines::pose::JOINTS;
 pub use rng::Rng;
 pub use scene::{Placement, Scene, Subject};
 pub use sheet::contact_sheet;
 pub use skin::{Pattern, Skin};
 pub use style::Style;
 pub use things::{Class, Thing};
-pub use write::{Pair, concepts, dataset, pair, people, sample, save};
+pub use write::{concepts, dataset, sample, save};
+pub use write_people::{Layout, Pair, pair, people};
 
 use std::path::PathBuf;
 

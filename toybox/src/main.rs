@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use toybox::pretrain::{Options, Part, Report};
-use toybox::{Accessory, Background, Colour, Concept, Style};
+use toybox::{Accessory, Background, Colour, Concept, Layout, Style};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
@@ -83,11 +83,17 @@ enum Command {
         #[arg(long, default_value = "auto")]
         device: String,
     },
-    /// Write pairs of one person in two poses, with the joints as JSON.
+    /// Write pairs of one person in two poses: photos, poses, lists of pairs, silhouettes, backgrounds, genes.
     People {
-        /// How many pairs.
+        /// How many pairs to learn from.
         #[arg(long)]
         pairs: u64,
+        /// How many more to be judged by; they show other people.
+        #[arg(long, default_value_t = 0)]
+        test: u64,
+        /// How poses and pairs are listed.
+        #[arg(long, default_value = "fpdm")]
+        layout: Layout,
         /// Names the pairs.
         #[arg(long, default_value_t = 0)]
         seed: u64,
@@ -234,8 +240,8 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             toybox::concepts(&directory)?;
             Ok(directory)
         }
-        Command::People { pairs, seed, directory } => {
-            toybox::people(&directory, pairs, seed)?;
+        Command::People { pairs, test, layout, seed, directory } => {
+            toybox::people(&directory, [pairs, test], seed, layout)?;
             Ok(directory)
         }
     }

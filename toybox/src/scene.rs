@@ -130,7 +130,22 @@ impl Scene {
 
     /// Draws the scene, 128 by 128.
     pub fn draw(&self) -> RgbImage {
-        let mut setting = self.background.draw(self.background_seed);
+        self.compose(&self.figure())
+    }
+
+    /// The scene without its subject, and so without shadow and reflection.
+    pub fn deserted(&self) -> RgbImage {
+        self.compose(&Layer::transparent())
+    }
+
+    /// Where the subject is: white, on black; the edge is grey.
+    pub fn silhouette(&self) -> RgbImage {
+        let bytes = self.figure().pixels.iter().flat_map(|p| [level(p[3]); 3]).collect();
+        RgbImage::from_raw(SIZE, SIZE, bytes).expect("three bytes for each pixel")
+    }
+
+    /// The subject with what it wears, and nothing around it.
+    fn figure(&self) -> Layer {
         let mut subject = Layer::transparent();
         let plain = Skin {
             main: crate::Colour::Gray,
@@ -146,10 +161,15 @@ impl Scene {
         if let Some(accessory) = self.accessory {
             accessory.draw(&mut pen, anchors);
         }
+        subject
+    }
+
+    fn compose(&self, subject: &Layer) -> RgbImage {
+        let mut setting = self.background.draw(self.background_seed);
         if setting.mirrors {
-            reflect(&mut setting.layer, &subject, self.placement.y, self.background_seed as u32);
+            reflect(&mut setting.layer, subject, self.placement.y, self.background_seed as u32);
         }
-        cast_shadow(&mut setting, &subject, &self.placement);
+        cast_shadow(&mut setting, subject, &self.placement);
         for (below, above) in setting.layer.pixels.iter_mut().zip(&subject.pixels) {
             let rest = 1.0 - above[3];
             for (k, tint) in setting.tint.iter().enumerate() {
@@ -159,12 +179,13 @@ impl Scene {
         let picture: Vec<Rgb> = setting.layer.pixels.iter().map(|p| [p[0], p[1], p[2]]).collect();
         let outline: Vec<f32> = subject.pixels.iter().map(|p| p[3]).collect();
         let picture = self.style.render(picture, &outline, self.background_seed as u32);
-        let bytes = picture
-            .iter()
-            .flat_map(|p| p.map(|c| (c.clamp(0.0, 1.0) * 255.0 + 0.5) as u8))
-            .collect();
+        let bytes = picture.iter().flat_map(|p| p.map(level)).collect();
         RgbImage::from_raw(SIZE, SIZE, bytes).expect("three bytes for each pixel")
     }
+}
+
+fn level(share: f32) -> u8 {
+    (share.clamp(0.0, 1.0) * 255.0 + 0.5) as u8
 }
 
 fn map(frame: Transform, (x, y): Point) -> Point {

@@ -277,7 +277,7 @@ fn folders_hold_what_their_documentation_says() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     toybox::dataset(&at("data"), 2, 9).unwrap();
-    toybox::people(&at("people"), 1, 9).unwrap();
+    toybox::people(&at("people"), [1, 0], 9, toybox::Layout::Fpdm).unwrap();
     toybox::concepts(&at("concepts")).unwrap();
     assert_eq!(
         image::open(at("data/000001.png")).unwrap().to_rgb8(),
@@ -288,7 +288,8 @@ fn folders_hold_what_their_documentation_says() {
         toybox::sample(9, 1).1
     );
     let pair: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(at("people/0000.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(at("people/genes/0000.json")).unwrap())
+            .unwrap();
     assert_eq!(pair["source_joints"].as_array().unwrap().len(), 18);
     for concept in Concept::all() {
         let text = std::fs::read_to_string(at("concepts").join(concept.name).join("concept.toml"))

@@ -10,5 +10,6 @@ mod vision;
 pub use crate::layers::Activation;
 pub use joint::{Clip, ClipConfig, tokenizer_folder};
 pub use preparation::PicturePreparation;
+pub use resample::resize;
 pub use text::{ClipText, ClipTextConfig};
 pub use vision::{ClipVision, ClipVisionConfig, ClipVisionOutput};

@@ -16,7 +16,7 @@ struct Taps {
 }
 
 /// Resizes RGB bytes, row by row, from one (width, height) to another.
-pub(super) fn resize(pixels: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
+pub fn resize(pixels: &[u8], from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
     let wide = along(pixels, (from.0, to.0), CHANNELS);
     along(&wide, (from.1, to.1), to.0 * CHANNELS)
 }

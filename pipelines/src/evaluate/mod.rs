@@ -24,7 +24,8 @@ use crate::photos;
 use crate::picture::UsedConcept;
 use crate::templates::{SLOT, Templates};
 use crate::{Base, Error, Precision};
-use results::{read_json, write_json};
+use results::read_json;
+pub(crate) use results::write_json;
 
 pub use compare::{Comparison, MetricComparison, compare};
 pub use protocol::{ClipTextPolicy, Hashed, LikenessProtocol, Protocol, SamplingProtocol};

@@ -129,7 +129,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<
 }
 
 /// Writes a JSON file, whole or not at all.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from);
     text.and_then(|text| write_atomically(path, (text + "\n").as_bytes()))
         .map_err(Error::io(path, "written"))

@@ -1,8 +1,10 @@
 //! From a photo's bytes to upright RGB pixels over white.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{
     DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, Rgba,
 };
@@ -49,6 +51,26 @@ pub(super) fn decode(
     let mut photo = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     photo.apply_orientation(orientation);
     Ok(over_white(photo))
+}
+
+/// Width and height as the photo is seen upright; only the header is read.
+pub(super) fn dimensions(file: &Path, format: ImageFormat) -> Result<(u32, u32), PhotoError> {
+    let broken =
+        |error: ImageError| PhotoError::Broken { file: file.into(), reason: error.to_string() };
+    let bytes =
+        File::open(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
+    let mut reader = ImageReader::with_format(BufReader::new(bytes), format);
+    reader.limits(Limits::no_limits());
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    let turned = matches!(
+        decoder.orientation().map_err(broken)?,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    );
+    Ok(if turned { (height, width) } else { (width, height) })
 }
 
 /// 8-bit RGB; what is transparent shows white.

@@ -133,6 +133,11 @@ pub fn read(file: &Path) -> Result<RgbImage, PhotoError> {
     decode::decode(file, &bytes, scan::format(file)?)
 }
 
+/// Width and height of a picture as it is seen upright, by its header.
+pub fn dimensions(file: &Path) -> Result<(u32, u32), PhotoError> {
+    decode::dimensions(file, scan::format(file)?)
+}
+
 /// The picture as the VAE reads it: `[1, 3, H, W]` f32 in [-1, 1], x/127.5 - 1 as in diffusers' training scripts.
 pub fn to_tensor(pixels: &RgbImage) -> Tensor {
     let (width, height) = pixels.dimensions();

@@ -3,7 +3,7 @@
 mod draw;
 mod pose;
 
-pub use pose::{JOINTS, Limb, Pose};
+pub use pose::{Limb, Pose};
 
 use crate::colour::{Colour, Rgb};
 use crate::rng::Rng;

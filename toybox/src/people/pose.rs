@@ -4,28 +4,6 @@ use crate::rng::Rng;
 use crate::shape::Point;
 use serde::{Deserialize, Serialize};
 
-/// The names of the eighteen joints, in `OpenPose` order (COCO). Right and left are the person's own.
-pub const JOINTS: [&str; 18] = [
-    "nose",
-    "neck",
-    "right_shoulder",
-    "right_elbow",
-    "right_wrist",
-    "left_shoulder",
-    "left_elbow",
-    "left_wrist",
-    "right_hip",
-    "right_knee",
-    "right_ankle",
-    "left_hip",
-    "left_knee",
-    "left_ankle",
-    "right_eye",
-    "left_eye",
-    "right_ear",
-    "left_ear",
-];
-
 /// The angles of one arm or leg, in radians; 0 hangs straight down.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limb {

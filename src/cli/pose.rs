@@ -1,0 +1,150 @@
+//! `personalize pose`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use pipelines::Error;
+use pipelines::pose::evaluate::EvaluateRequest;
+use pipelines::pose::{RenderRequest, parse_size};
+
+/// `personalize pose ...`.
+#[derive(Subcommand)]
+pub enum PoseCommand {
+    /// Draw the skeleton of a pose, or of each pose of a folder with a sheet and an animation
+    #[command(
+        after_help = "Example:\n  personalize pose render --pose walk.txt --frame 256x176 --output walk.png"
+    )]
+    Render(RenderArgs),
+    /// Draw a pose over its photo, or look through a whole folder of photos, poses and pairs
+    #[command(
+        after_help = "Examples:\n  personalize pose check --photo her.jpg --pose her.txt --frame pixels --output check.png\n  \
+                            personalize pose check --data deepfashion --frame 256-margin-40"
+    )]
+    Check(CheckArgs),
+    /// Say how like the true photos drawn ones are
+    #[command(
+        after_help = "Example:\n  personalize pose evaluate --drawn out --truth people/img/target \
+                            --source people/img/source --output scores.json"
+    )]
+    Evaluate(PoseEvaluateArgs),
+}
+
+/// What coordinates count in.
+const FRAMES: &str = "256-margin-40, 256x176, pixels or pixels:WxH";
+
+/// `personalize pose render`.
+#[derive(Args)]
+pub struct RenderArgs {
+    /// File of 18 lines `x y`, or a folder of such files
+    #[arg(long, value_name = "FILE|DIR")]
+    pose: PathBuf,
+    /// What its coordinates count in
+    #[arg(long, help = format!("What its coordinates count in: {FRAMES}"))]
+    frame: String,
+    /// Width and height of the picture, multiples of 8 [default: 352x512; none for pixels]
+    #[arg(long, value_name = "WxH")]
+    size: Option<String>,
+    /// Folder, or one .png file for one pose
+    #[arg(short, long, default_value = "out")]
+    output: PathBuf,
+    /// Replace pictures of the same name
+    #[arg(long)]
+    force: bool,
+}
+
+impl RenderArgs {
+    /// What was asked for.
+    pub fn request(&self) -> Result<RenderRequest> {
+        Ok(RenderRequest {
+            pose: self.pose.clone(),
+            frame: self.frame.parse()?,
+            size: self.size.as_deref().map(parse_size).transpose()?,
+            output: self.output.clone(),
+            force: self.force,
+        })
+    }
+}
+
+/// `personalize pose check`.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Photo that the pose was found in
+    #[arg(long, value_name = "FILE", requires_all = ["pose", "output"], required_unless_present = "data")]
+    pub photo: Option<PathBuf>,
+    /// File of 18 lines `x y`
+    #[arg(long, value_name = "FILE", requires = "photo")]
+    pub pose: Option<PathBuf>,
+    /// Folder of photos, poses and pairs, as FPDM or as DPTN and CFLD lay them out
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["photo", "pose", "output"])]
+    pub data: Option<PathBuf>,
+    /// What coordinates count in
+    #[arg(long, help = format!("What coordinates count in: {FRAMES}"))]
+    pub frame: String,
+    /// Where the photo with the skeleton over it goes: a .png file or a folder
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// Replace a picture of the same name
+    #[arg(long)]
+    pub force: bool,
+    /// Results as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `personalize pose evaluate`.
+#[derive(Args)]
+pub struct PoseEvaluateArgs {
+    /// Folder of drawn pictures
+    #[arg(long, value_name = "DIR")]
+    drawn: PathBuf,
+    /// Folder of the true pictures, of the same names
+    #[arg(long, value_name = "DIR")]
+    truth: PathBuf,
+    /// Folder of the source photos, of the same names: what copying them would score
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// Folder of the true silhouettes, light on dark: adds foreground L1
+    #[arg(long, value_name = "DIR")]
+    masks: Option<PathBuf>,
+    /// Folder of the backgrounds without anybody: what they would score, and with --masks how silhouettes overlap
+    #[arg(long, value_name = "DIR")]
+    backgrounds: Option<PathBuf>,
+    /// Another folder to score beside the drawn one; may be given several times
+    #[arg(long, value_name = "NAME=DIR")]
+    beside: Vec<String>,
+    /// Resize all pictures to this first (bicubic); scores of different sizes do not compare
+    #[arg(long, value_name = "WxH")]
+    size: Option<String>,
+    /// JSON file for all scores, picture by picture
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Results as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PoseEvaluateArgs {
+    /// What was asked for.
+    pub fn request(&self) -> Result<EvaluateRequest> {
+        let mut rows = vec![("drawn".to_owned(), self.drawn.clone())];
+        rows.extend(self.source.clone().map(|folder| ("source copied".to_owned(), folder)));
+        for beside in &self.beside {
+            match beside.split_once('=') {
+                Some((name, folder)) if !name.is_empty() && !folder.is_empty() => {
+                    rows.push((name.to_owned(), folder.into()));
+                }
+                _ => bail!(Error::Usage(format!(
+                    "--beside '{beside}' is not NAME=DIR; write codec=out/codec"
+                ))),
+            }
+        }
+        Ok(EvaluateRequest {
+            truth: self.truth.clone(),
+            rows,
+            masks: self.masks.clone(),
+            backgrounds: self.backgrounds.clone(),
+            size: self.size.as_deref().map(parse_size).transpose()?,
+        })
+    }
+}
