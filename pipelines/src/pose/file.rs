@@ -135,12 +135,17 @@ fn beyond(
         })
     };
     let others_fit = [Frame::Narrow, Frame::Margin40].into_iter().find(|other| fit(*other, false));
-    let advice = if fit(frame, true) {
-        "with x and y exchanged all would lie inside: each line is `x y`, x first".to_owned()
-    } else if let Some(other) = others_fit {
-        format!("all lie inside the frame {other}: pass --frame {other} if that is meant")
-    } else {
-        "correct the file, or give the --frame that it was made for".to_owned()
+    let advice = match (others_fit, fit(frame, true)) {
+        (Some(other), false) => {
+            format!("all lie inside the frame {other}: pass --frame {other} if that is meant")
+        }
+        (None, true) => {
+            "with x and y exchanged all would lie inside: each line is `x y`, x first".to_owned()
+        }
+        (Some(other), true) => format!(
+            "all lie inside the frame {other}, and inside this one with x and y exchanged: pass --frame {other}, or put x first, whichever is meant"
+        ),
+        (None, false) => "correct the file, or give the --frame that it was made for".to_owned(),
     };
     format!(
         "{} at {x} {y} lies outside the photo of the frame {frame} (x {left} to {}, y 0 to {height}){others}; {advice}",
