@@ -28,12 +28,14 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, core, evaluation, families, generation, metrics, neti, tokens, training, unet, vae
+from fixtures import clip, core, evaluation, families, fpdm, generation, metrics, neti, tokens, training, unet, vae, vision
 
 WRITERS = {
     "folders": families.write,
     "tokenizer": tokens.write,
     "clip": clip.write,
+    "vision": vision.write,
+    "fpdm": fpdm.write,
     "evaluation": evaluation.write,
     "unet": unet.write,
     "vae": vae.write,

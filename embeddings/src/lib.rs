@@ -9,6 +9,7 @@ mod concept;
 mod conditioner;
 mod cones;
 pub mod file;
+pub mod fpdm;
 mod mixed;
 mod neti;
 mod pair;

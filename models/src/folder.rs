@@ -166,10 +166,15 @@ impl ModelFolder {
 
     /// The U-Net, frozen.
     pub fn load_unet(&self, kind: Kind, device: Device) -> Result<UNet, ModelError> {
-        let weights = self.checkpoint("unet", "diffusion_pytorch_model", kind, device)?;
+        let weights = self.unet_weights(kind, device)?;
         let network = UNet::new(&Params::root(&weights), &self.unet);
         weights.report()?.require_complete()?;
         Ok(network)
+    }
+
+    /// The tensors of the U-Net's files, for a network that is trained or that something is put beside.
+    pub fn unet_weights(&self, kind: Kind, device: Device) -> Result<Checkpoint, ModelError> {
+        self.checkpoint("unet", "diffusion_pytorch_model", kind, device)
     }
 
     /// The autoencoder, frozen; in f32 where its configuration says that f16 overflows in it.

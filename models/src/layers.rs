@@ -1,44 +1,59 @@
 //! The few layers that all networks here are made of. Every one can be built frozen from a checkpoint, or
 //! trainable; a trainable one keeps f32 parameters and computes in the kind of its input.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{FrozenConv2d, FrozenLinear};
 
 use crate::params::Params;
 
 /// `y = x Wᵀ + b` over the last axis.
-pub(crate) enum Linear {
+pub struct Linear(LinearKind);
+
+enum LinearKind {
     /// Laid out once for the CPU's kernels.
     Frozen(FrozenLinear),
     /// libtorch's plain operator.
     Plain { weight: Tensor, bias: Option<Tensor> },
+    /// A layer with a product of two thin matrices beside it.
+    LowRank { layer: Box<Linear>, down: Tensor, up: Tensor },
 }
 
 impl Linear {
-    pub(crate) fn new(params: &Params, inputs: i64, outputs: i64) -> Self {
+    /// `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    pub fn new(params: &Params, inputs: i64, outputs: i64) -> Self {
         let weight = params.get("weight", &[outputs, inputs]);
         Self::of(weight, Some(params.get("bias", &[outputs])))
     }
 
-    pub(crate) fn without_bias(params: &Params, inputs: i64, outputs: i64) -> Self {
-        Self::of(params.get("weight", &[outputs, inputs]), None)
+    /// `weight` `[outputs, inputs]` alone, with what the source has beside it ([`crate::low_rank`]).
+    pub fn without_bias(params: &Params, inputs: i64, outputs: i64) -> Self {
+        let layer = Self::of(params.get("weight", &[outputs, inputs]), None);
+        match params.low_rank("weight", &[outputs, inputs]) {
+            Some([down, up]) => Self(LinearKind::LowRank { layer: Box::new(layer), down, up }),
+            None => layer,
+        }
     }
 
     fn of(weight: Tensor, bias: Option<Tensor>) -> Self {
         if packs(&weight) {
             let frozen = FrozenLinear::new(&weight, bias.as_ref());
-            return Self::Frozen(frozen.expect("a weight of rank two"));
+            return Self(LinearKind::Frozen(frozen.expect("a weight of rank two")));
         }
-        Self::Plain { weight, bias }
+        Self(LinearKind::Plain { weight, bias })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Frozen(layer) => layer.forward(x),
-            Self::Plain { weight, bias } => {
-                let kind = x.kind();
+    /// `[..., inputs]` to `[..., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        match &self.0 {
+            LinearKind::Frozen(layer) => layer.forward(x),
+            LinearKind::Plain { weight, bias } => {
                 x.linear(&weight.to_kind(kind), bias.as_ref().map(|b| b.to_kind(kind)).as_ref())
+            }
+            LinearKind::LowRank { layer, down, up } => {
+                let thin = x.linear(&down.to_kind(kind), None::<&Tensor>); // [..., rank]
+                layer.forward(x) + thin.linear(&up.to_kind(kind), None::<&Tensor>)
             }
         }
     }
@@ -53,7 +68,9 @@ fn packs(weight: &Tensor) -> bool {
 }
 
 /// A two-dimensional convolution.
-pub(crate) enum Conv2d {
+pub struct Conv2d(ConvKind);
+
+enum ConvKind {
     /// Laid out once for the CPU's kernels.
     Frozen(FrozenConv2d),
     /// libtorch's plain operator.
@@ -62,11 +79,12 @@ pub(crate) enum Conv2d {
 
 impl Conv2d {
     /// A square kernel with "same" padding and stride 1.
-    pub(crate) fn new(params: &Params, inputs: i64, outputs: i64, kernel: i64) -> Self {
+    pub fn new(params: &Params, inputs: i64, outputs: i64, kernel: i64) -> Self {
         Self::strided(params, inputs, outputs, kernel, 1, kernel / 2)
     }
 
-    pub(crate) fn strided(
+    /// A square kernel; `weight` `[outputs, inputs, kernel, kernel]` and `bias` `[outputs]`.
+    pub fn strided(
         params: &Params,
         inputs: i64,
         outputs: i64,
@@ -78,19 +96,20 @@ impl Conv2d {
         let bias = params.get("bias", &[outputs]);
         if packs(&weight) {
             let frozen = FrozenConv2d::new(&weight, Some(&bias), stride, padding);
-            return Self::Frozen(frozen.expect("a weight of rank four"));
+            return Self(ConvKind::Frozen(frozen.expect("a weight of rank four")));
         }
         // Channels-last kernels are several times faster here, and the layout spreads from the weights
         // through the whole network. A trainable weight stays the leaf that it is.
         let weight =
             if weight.requires_grad() { weight } else { torch_ext::channels_last(&weight) };
-        Self::Plain { weight, bias, stride, padding }
+        Self(ConvKind::Plain { weight, bias, stride, padding })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Frozen(layer) => layer.forward(x),
-            Self::Plain { weight, bias, stride, padding } => {
+    /// `[B, inputs, H, W]` to `[B, outputs, H / stride, W / stride]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match &self.0 {
+            ConvKind::Frozen(layer) => layer.forward(x),
+            ConvKind::Plain { weight, bias, stride, padding } => {
                 let (weight, bias) = (weight.to_kind(x.kind()), bias.to_kind(x.kind()));
                 x.conv2d(&weight, Some(&bias), [*stride; 2], [*padding; 2], [1, 1], 1)
             }
@@ -119,19 +138,21 @@ impl GroupNorm {
 }
 
 /// Layer normalisation over the last axis.
-pub(crate) struct LayerNorm {
+pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
 }
 
 impl LayerNorm {
-    pub(crate) fn new(params: &Params, width: i64, eps: f64) -> Self {
+    /// `weight` and `bias`, `[width]`.
+    pub fn new(params: &Params, width: i64, eps: f64) -> Self {
         let (weight, bias) = (params.get("weight", &[width]), params.get("bias", &[width]));
         Self { weight, bias, eps }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+    /// Of the same shape.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
         let width = self.weight.size1().unwrap_or_default();
         let (weight, bias) = (self.weight.to_kind(x.kind()), self.bias.to_kind(x.kind()));
         x.layer_norm([width], Some(&weight), Some(&bias), self.eps, true)
@@ -139,7 +160,7 @@ impl LayerNorm {
 }
 
 /// `hidden_act` of a CLIP configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `x · sigmoid(1.702 x)`, OpenAI's CLIP (SD 1.x).

@@ -1,4 +1,4 @@
-//! Networks and numbers of Stable Diffusion: CLIP, the denoising U-Net, the VAE, the noise schedule,
+//! Networks and numbers of Stable Diffusion: CLIP, `DINOv2`, the denoising U-Net, the VAE, the noise schedule,
 //! the samplers, weight files and the tokenizer. Nothing here knows of prompt templates, concepts,
 //! data sets or runs.
 //!
@@ -9,15 +9,18 @@ pub mod clip;
 mod error;
 pub mod folder;
 pub mod fresh;
-mod layers;
+pub mod layers;
+pub mod low_rank;
 pub mod params;
 mod resnet;
 pub mod samplers;
 pub mod schedule;
 pub mod seeded;
 pub mod tokenizer;
+mod transformer;
 pub mod unet;
 pub mod vae;
+pub mod vit;
 pub mod weights;
 
 pub use error::{ModelError, advice};

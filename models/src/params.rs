@@ -13,6 +13,12 @@ pub trait ParamSource {
     /// The shape under which the source holds `name`, if it holds it.
     fn shape(&self, name: &str) -> Option<Vec<i64>>;
 
+    /// What is to be added to the matrix of this full name and shape `[outputs, inputs]` as a product of two thin ones:
+    /// `[rank, inputs]` and `[outputs, rank]`. Most sources have nothing.
+    fn low_rank(&self, _name: &str, _shape: &[i64]) -> Option<[Tensor; 2]> {
+        None
+    }
+
     /// The kind of the parameters.
     fn kind(&self) -> Kind;
 
@@ -42,6 +48,11 @@ impl<'a> Params<'a> {
     /// The parameter `name` below this prefix.
     pub fn get(&self, name: &str, shape: &[i64]) -> Tensor {
         self.source.parameter(&self.full_name(name), shape)
+    }
+
+    /// What the source adds to the matrix `name` below this prefix.
+    pub(crate) fn low_rank(&self, name: &str, shape: &[i64]) -> Option<[Tensor; 2]> {
+        self.source.low_rank(&self.full_name(name), shape)
     }
 
     /// The shape of `name` below this prefix, where the source holds it.

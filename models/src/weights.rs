@@ -347,11 +347,21 @@ pub fn weight_files(
 
 /// Writes tensors by name as they are, f32, f16 or bf16.
 pub fn write(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), ModelError> {
+    write_described(path, tensors, None)
+}
+
+/// The same with one entry of metadata; more than one would have no order.
+pub fn write_described(
+    path: &Path,
+    tensors: Vec<(String, Tensor)>,
+    entry: Option<(&str, String)>,
+) -> Result<(), ModelError> {
+    let metadata = entry.map(|(key, value)| HashMap::from([(key.to_owned(), value)]));
     let tensors = tensors.into_iter().map(|(name, tensor)| {
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         (name, Leaving { tensor, shape })
     });
-    safetensors::serialize_to_file(tensors, None, path)
+    safetensors::serialize_to_file(tensors, metadata, path)
         .map_err(|e| ModelError::invalid(path, format!("cannot be written: {e}")))
 }
 

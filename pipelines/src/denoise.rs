@@ -37,7 +37,7 @@ impl<'a> PromptContext<'a> {
 
 /// How the predictions under several conditionings are combined:
 /// `e = e_0 + Σ w_i (e_i - e_{i-1})`. One branch is plain sampling, two are classifier-free guidance
-/// (Ho and Salimans 2022, equation 6).
+/// (Ho and Salimans 2022, equation 6), three the guidance of a pose.
 pub struct Guidance<'a> {
     branches: usize,
     scales: Vec<f64>,
@@ -68,6 +68,14 @@ impl<'a> Guidance<'a> {
     ) -> Self {
         let conditioning = move |t| Rc::new(join(&positive(t), &negative, scale));
         Self::new(Box::new(conditioning), scale, rescale)
+    }
+
+    /// Any number of branches: `conditioning` has them one after the other along the batch, `scales` a weight for each
+    /// but the first.
+    pub fn of_branches(conditioning: Conditioning, scales: Vec<f64>) -> Self {
+        let (conditioning, branches) = (Rc::new(conditioning), scales.len() + 1);
+        let conditioning = Box::new(move |_| Rc::clone(&conditioning));
+        Self { branches, scales, conditioning, rescale: 0.0 }
     }
 
     fn new(

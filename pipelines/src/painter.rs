@@ -56,7 +56,6 @@ impl Painter<'_> {
         seeds: &[u64],
         on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<RgbImage>>, Error> {
-        let device = self.unet.device();
         let batch = seeds.len() as i64;
         let each = |context: &CrossAttnContext| {
             context.map(|c| c.to_kind(self.unet.kind()).repeat([batch / c.size()[0], 1, 1]))
@@ -71,6 +70,19 @@ impl Painter<'_> {
                 Guidance::classifier_free_at(|t| each(&context(t)), negative, scale, rescale)
             }
         };
+        self.draw_guided(sampling, &guidance, seeds, on_step)
+    }
+
+    /// The same with guidance of any kind, in place of that of `sampling`; its conditioning is for as many pictures as
+    /// there are seeds.
+    pub fn draw_guided(
+        &self,
+        sampling: &Sampling,
+        guidance: &Guidance<'_>,
+        seeds: &[u64],
+        on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<RgbImage>>, Error> {
+        let (device, batch) = (self.unet.device(), seeds.len() as i64);
         let generators: Vec<Generator> = seeds.iter().map(|&seed| Generator::cpu(seed)).collect();
         let (f, channels) = (self.vae.downscale(), self.unet.config().in_channels);
         let shape = [1, channels, sampling.height / f, sampling.width / f];
@@ -82,7 +94,7 @@ impl Painter<'_> {
         let mut sampler =
             samplers::build(sampling.kind, self.schedule, &sampling.config, sampling.steps)?;
         let Some(latents) =
-            denoise(self.unet, &mut *sampler, &guidance, &initial, &mut noise, on_step)
+            denoise(self.unet, &mut *sampler, guidance, &initial, &mut noise, on_step)
         else {
             return Ok(None);
         };

@@ -7,11 +7,12 @@
 
 pub mod base;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 
 use models::clip::ClipText;
 use models::folder::ModelFolder;
-use models::params::Params;
+use models::params::{ParamSource, Params};
 use models::seeded::{Seeded, uniform};
 use models::unet::{Conditioning, CrossAttnContext, KeyValue, UNet};
 use models::vae::Vae;
@@ -70,6 +71,43 @@ pub fn gradients(output: &Tensor, cotangent: &Tensor, inputs: &[&Tensor]) -> Vec
     Tensor::run_backward(&[(output * cotangent).sum(Kind::Float)], inputs, true, false)
 }
 
+/// Seeded parameters that gather gradients.
+pub struct Leaves {
+    seeded: Seeded,
+    leaves: RefCell<Vec<(String, Tensor)>>,
+}
+
+impl Leaves {
+    pub fn new(component: &str) -> Self {
+        Self { seeded: seeded(component), leaves: RefCell::default() }
+    }
+
+    /// What the network asked for, by name.
+    pub fn into_leaves(self) -> Vec<(String, Tensor)> {
+        self.leaves.into_inner()
+    }
+}
+
+impl ParamSource for Leaves {
+    fn parameter(&self, name: &str, shape: &[i64]) -> Tensor {
+        let leaf = self.seeded.parameter(name, shape).set_requires_grad(true);
+        self.leaves.borrow_mut().push((name.to_owned(), leaf.shallow_clone()));
+        leaf
+    }
+
+    fn shape(&self, _name: &str) -> Option<Vec<i64>> {
+        None
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Float
+    }
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+}
+
 /// A file of values that Python computed.
 pub struct Fixture {
     name: String,
@@ -92,6 +130,10 @@ impl Fixture {
         };
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
         torch_ext::from_bytes(view.data(), kind, &shape).unwrap()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
     }
 
     /// A text of the metadata.

@@ -10,8 +10,8 @@ use crate::ModelError;
 use crate::folder::read_config;
 
 /// The mean and deviation of the channels in CLIP's own training, for folders without `preprocessor_config.json`.
-const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub(crate) const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+pub(crate) const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// PIL's number for bicubic interpolation.
 const BICUBIC: i64 = 3;
 
@@ -71,6 +71,11 @@ fn clip_std() -> [f64; 3] {
 }
 
 impl PicturePreparation {
+    /// The shorter side to `shortest_edge` pixels, the middle square of `side`, normalised by channel.
+    pub(crate) fn new(shortest_edge: i64, side: i64, mean: [f64; 3], std: [f64; 3]) -> Self {
+        Self { shortest_edge, side, mean, std }
+    }
+
     /// Of a CLIP folder whose tower reads squares of `side` pixels; CLIP's own where the folder says nothing.
     ///
     /// Errors: a file that asks for steps which CLIP's processor does not take, or for another size than the tower's.

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::layers::{Block, BlockConfig};
 use crate::layers::{Activation, LayerNorm};
 use crate::params::Params;
+use crate::transformer::{self, Block, BlockConfig};
 
 /// `text_encoder/config.json`.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,6 +70,7 @@ impl ClipText {
             eps: config.layer_norm_eps,
             activation: config.hidden_act,
             causal: true,
+            keys: &transformer::CLIP,
         };
         Self {
             token_embedding: embeddings.pp("token_embedding").get("weight", &[rows, width]),

@@ -122,6 +122,21 @@ impl Conditioning {
     pub fn context(context: CrossAttnContext) -> Self {
         Self { context, time_bias: None, stem_residual: None }
     }
+
+    /// Several conditionings one after the other along the batch; a part counts where all of them have it.
+    #[must_use]
+    pub fn cat(parts: &[&Self]) -> Self {
+        let contexts: Vec<&CrossAttnContext> = parts.iter().map(|part| &part.context).collect();
+        let join = |part: fn(&Self) -> Option<&Tensor>| {
+            let all: Option<Vec<&Tensor>> = parts.iter().map(|each| part(each)).collect();
+            all.map(|all| Tensor::cat(&all, 0))
+        };
+        Self {
+            context: CrossAttnContext::cat(&contexts),
+            time_bias: join(|part| part.time_bias.as_ref()),
+            stem_residual: join(|part| part.stem_residual.as_ref()),
+        }
+    }
 }
 
 /// A listener on the cross-attention. It is shown full maps and should keep a reduction, never the maps.

@@ -206,7 +206,7 @@ impl UNet {
         let hidden = self.time_embedding.0.forward(&waves).silu();
         let mut time = self.time_embedding.1.forward(&hidden);
         if let Some(bias) = bias {
-            time += bias.to_kind(self.kind);
+            time = time + bias.to_kind(self.kind); // one timestep may meet a bias for each sample
         }
         time.expand([batch, -1], false)
     }

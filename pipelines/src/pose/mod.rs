@@ -1,30 +1,55 @@
-//! People in poses: joints and the files they come in, skeletons as pictures, lists of pairs, how good a drawn pose is.
+//! People in poses: joints and the files they come in, skeletons as pictures, lists of pairs, how good a drawn pose is;
+//! and FPDM's two stages of training and what they draw.
+//!
+//! Paper: Lee et al., *Fusion Embedding for Pose-Guided Person Image Synthesis with Diffusion Model* (arXiv 2412.07333).
 //!
 //! ```text
 //! 18 lines `x y`, or a row of an annotation CSV ► Frame ► Skeleton ► draw ► the picture that a pose encoder reads
+//! pairs ► train_fusion ► pose weights ► train_generator ► pose weights ► PoseGenerator ► pictures
 //! ```
 
+mod contrast;
 mod csv;
 pub mod data;
 mod draw;
 pub mod evaluate;
 mod file;
 mod frame;
+mod fusion;
+mod generate;
+mod generator;
+mod guidance;
 pub mod metrics;
+mod networks;
+mod pairs;
 mod render;
+mod run;
 pub mod sequence;
+mod shape;
 mod skeleton;
+mod train;
+mod weights;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use contrast::{Contrast, ContrastLoss, Retrieval};
 pub use draw::{LINE_WIDTH, draw, overlay, read_picture};
 pub use file::read;
 pub use frame::Frame;
+pub use generate::{PoseGenerator, PoseSampling};
+pub use generator::Dropping;
+pub use guidance::PoseScales;
+pub use networks::{Evidence, Fusion, Kept, Routes};
+pub use pairs::{PosePair, PosePairs};
 pub use render::{RenderRequest, check, render};
+pub use run::PoseRun;
+pub use shape::{FusionShape, GeneratorShape, Tuning};
 pub use skeleton::{JOINTS, Skeleton, mirrored};
+pub use train::{FusionPlan, GeneratorPlan, train_fusion, train_generator};
+pub use weights::{PoseRecord, PoseWeights, TrainedOn};
 
 use crate::Error;
 

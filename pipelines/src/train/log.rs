@@ -11,7 +11,7 @@ use super::Measurement;
 use crate::Error;
 
 /// The log of a run.
-pub(super) struct StepLog {
+pub(crate) struct StepLog {
     path: PathBuf,
     file: File,
 }
@@ -19,7 +19,7 @@ pub(super) struct StepLog {
 impl StepLog {
     /// Opens the log and tells what was measured so far; lines of steps beyond `step`, which a resumed run makes again,
     /// are dropped.
-    pub(super) fn open(folder: &Path, step: u64) -> Result<(Self, Vec<Measurement>), Error> {
+    pub(crate) fn open(folder: &Path, step: u64) -> Result<(Self, Vec<Measurement>), Error> {
         let path = folder.join("log.jsonl");
         let (mut kept, mut measured) = (String::new(), Vec::new());
         if step > 0 && path.is_file() {
@@ -41,7 +41,7 @@ impl StepLog {
     }
 
     /// Adds a line.
-    pub(super) fn write(&mut self, record: &impl Serialize) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, record: &impl Serialize) -> Result<(), Error> {
         let line = serde_json::to_string(record).expect("numbers are JSON");
         writeln!(self.file, "{line}").map_err(Error::io(&self.path, "written"))
     }

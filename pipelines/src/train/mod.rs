@@ -16,6 +16,7 @@ mod sample;
 mod validation;
 mod watch;
 
+pub(crate) use log::StepLog;
 pub use measurement::Measurement;
 pub use plan::{Start, TrainPlan};
 pub use preview::{Preview, PromptPreview};

@@ -1,14 +1,15 @@
 //! CLIP's vision encoder with its projection into the space that pictures share with texts.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::layers::{Block, BlockConfig};
+use super::Vit;
 use crate::layers::{Activation, LayerNorm, Linear};
 use crate::params::Params;
+use crate::transformer::{self, Block, BlockConfig};
 
 /// `config.json` of a `CLIPVisionModelWithProjection`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipVisionConfig {
     /// Width of the tower.
     pub hidden_size: i64,
@@ -39,7 +40,7 @@ fn projection_dim() -> i64 {
     512 // transformers' own
 }
 
-/// What the tower gives. N = (`image_size` / `patch_size`)² patches.
+/// What the tower gives. N = (`image_size` / `patch_size`)² patches of a picture of its own size.
 pub struct ClipVisionOutput {
     /// After the last block, class token first, `[B, 1 + N, width]`.
     pub last_hidden_state: Tensor,
@@ -51,14 +52,8 @@ pub struct ClipVisionOutput {
 
 /// The vision encoder.
 pub struct ClipVision {
-    class_embedding: Tensor,
-    patch_embedding: Tensor,
-    position_embedding: Tensor,
-    pre_layrnorm: LayerNorm,
-    layers: Vec<Block>,
-    post_layernorm: LayerNorm,
+    vision_model: Vit,
     visual_projection: Linear,
-    patch_size: i64,
 }
 
 impl ClipVision {
@@ -75,39 +70,40 @@ impl ClipVision {
             eps,
             activation: config.hidden_act,
             causal: false,
+            keys: &transformer::CLIP,
         };
-        let projection = params.pp("visual_projection");
-        Self {
-            class_embedding: embeddings.get("class_embedding", &[width]),
-            patch_embedding: embeddings
+        let vision_model = Vit {
+            class_token: embeddings.get("class_embedding", &[width]),
+            patch_weight: embeddings
                 .pp("patch_embedding")
                 .get("weight", &[width, 3, config.patch_size, config.patch_size]),
+            patch_bias: None,
             position_embedding: embeddings
                 .pp("position_embedding")
                 .get("weight", &[patches + 1, width]),
             // The misspelling is the checkpoint's.
-            pre_layrnorm: LayerNorm::new(&model.pp("pre_layrnorm"), width, eps),
+            norm_before: Some(LayerNorm::new(&model.pp("pre_layrnorm"), width, eps)),
             layers: Block::stack(&model.pp("encoder.layers"), config.num_hidden_layers, block),
-            post_layernorm: LayerNorm::new(&model.pp("post_layernorm"), width, eps),
-            visual_projection: Linear::without_bias(&projection, width, config.projection_dim),
+            norm_after: LayerNorm::new(&model.pp("post_layernorm"), width, eps),
             patch_size: config.patch_size,
+        };
+        let projection = params.pp("visual_projection");
+        Self {
+            vision_model,
+            visual_projection: Linear::without_bias(&projection, width, config.projection_dim),
         }
     }
 
-    /// Normalised pixels `[B, 3, image_size, image_size]` to features.
+    /// Normalised pixels `[B, 3, H, W]` to features; positions are resampled where a side is not `image_size`.
     pub fn forward(&self, pixels: &Tensor) -> ClipVisionOutput {
-        let (batch, stride) = (pixels.size()[0], [self.patch_size; 2]);
-        let patches =
-            pixels.conv2d(&self.patch_embedding, None::<&Tensor>, stride, [0, 0], [1, 1], 1); // [B, width, side, side]
-        let patches = patches.flatten(2, 3).transpose(1, 2); // [B, N, width]
-        let class = self.class_embedding.expand([batch, 1, -1], false); // [B, 1, width]
-        let tokens = Tensor::cat(&[class, patches], 1) + &self.position_embedding; // [B, 1 + N, width]
-        let mut hidden = self.pre_layrnorm.forward(&tokens);
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden);
-        }
-        let pooled = self.post_layernorm.forward(&hidden.select(1, 0)); // [B, width]
+        let last_hidden_state = self.vision_model.forward(pixels);
+        let pooled = self.vision_model.norm_after.forward(&last_hidden_state.select(1, 0)); // [B, width]
         let image_embeds = self.visual_projection.forward(&pooled);
-        ClipVisionOutput { last_hidden_state: hidden, pooled, image_embeds }
+        ClipVisionOutput { last_hidden_state, pooled, image_embeds }
+    }
+
+    /// Every token behind the last norm, which CLIP itself applies to the class token only; `[B, 1 + N, width]`.
+    pub(super) fn normed(&self, last_hidden_state: &Tensor) -> Tensor {
+        self.vision_model.norm_after.forward(last_hidden_state)
     }
 }

@@ -1,0 +1,177 @@
+//! A photo and drawings of poses to pictures of that person in those poses.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use image::RgbImage;
+use models::low_rank::{LowRank, cross_attention_keys_and_values};
+use models::params::Params;
+use models::samplers::{SamplerConfig, SamplerKind};
+use models::schedule::{ScheduleConfig, TimestepSpacing};
+use models::unet::UNet;
+use models::vae::Vae;
+use models::vit::{VisionConfig, VisionEncoder};
+use tch::{Device, Kind, Tensor};
+
+use super::guidance::PoseScales;
+use super::networks::{Evidence, Fusion, Routes};
+use super::shape::{GeneratorShape, Tuning};
+use super::weights::PoseWeights;
+use crate::error::guarded;
+use crate::{Base, Error, Painter, Sampling};
+
+/// How pictures are sampled.
+#[derive(Clone)]
+pub struct PoseSampling {
+    /// Which sampler.
+    pub kind: SamplerKind,
+    /// Its settings.
+    pub config: SamplerConfig,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Of the guidance.
+    pub scales: PoseScales,
+}
+
+impl Default for PoseSampling {
+    /// FPDM's: 20 steps of DDPM (DDIM with all of its noise) at leading timesteps, both scales 2.
+    fn default() -> Self {
+        let config = SamplerConfig {
+            spacing: Some(TimestepSpacing::Leading),
+            eta: 1.0,
+            ..SamplerConfig::default()
+        };
+        Self { kind: SamplerKind::Ddim, config, steps: 20, scales: PoseScales::default() }
+    }
+}
+
+/// Every network that drawing needs, frozen.
+pub struct PoseGenerator {
+    fusion: Fusion,
+    routes: Routes,
+    source_encoder: Option<VisionEncoder>,
+    unet: UNet,
+    vae: Vae,
+    schedule: ScheduleConfig,
+    shape: GeneratorShape,
+}
+
+impl PoseGenerator {
+    /// Reads pose weights and the base that they were trained on, checked; `source_encoder` is the folder of the encoder
+    /// that they name, where they name one.
+    pub fn load(
+        weights: &PoseWeights,
+        base: &Base,
+        source_encoder: Option<&Path>,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, Error> {
+        guarded("reading the pose weights", || {
+            weights.check_base(base)?;
+            let shape = weights.generator()?.shape.clone();
+            let source_encoder = read_source_encoder(&shape, source_encoder, kind, device)?;
+            // The small networks in f32: their outputs decide on whole pictures.
+            let tensors = weights.tensors(Kind::Float, device)?;
+            let fusion = Fusion::load(&Params::root(&tensors), &weights.record.fusion);
+            let routes = Routes::new(&Params::root(&tensors), &shape);
+            tensors.report()?.require_complete()?;
+            let tensors = weights.tensors(kind, device)?;
+            let unet = match shape.tuning {
+                Tuning::Full => UNet::new(&Params::root(&tensors).pp("unet"), &base.folder.unet),
+                Tuning::Light { rank } => {
+                    let frozen = base.folder.unet_weights(kind, device)?;
+                    let beside = Params::root(&tensors).pp("unet_lora");
+                    let source =
+                        LowRank::new(&frozen, beside, rank, cross_attention_keys_and_values);
+                    let unet = UNet::new(&Params::root(&source), &base.folder.unet);
+                    frozen.report()?.require_complete()?;
+                    unet
+                }
+            };
+            tensors.report()?.require_complete()?;
+            let vae = base.folder.load_vae(kind, device)?;
+            let schedule = base.folder.scheduler.clone();
+            Ok(Self { fusion, routes, source_encoder, unet, vae, schedule, shape })
+        })
+    }
+
+    /// The size that was learnt, width and height in pixels.
+    pub fn size(&self) -> (i64, i64) {
+        (self.shape.width, self.shape.height)
+    }
+
+    /// One picture for each drawing of a pose `[B, 3, H, W]` and seed, in one batch; nothing where `on_step` stopped it.
+    /// Photos are one for all, `[1, 3, H', W']`, or one for each. All in [-1, 1].
+    pub fn draw(
+        &self,
+        sampling: &PoseSampling,
+        sources: &Tensor,
+        poses: &Tensor,
+        seeds: &[u64],
+        on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<RgbImage>>, Error> {
+        let (batch, size) = (seeds.len() as i64, poses.size());
+        let f = self.vae.downscale();
+        if size.len() != 4
+            || size[0] != batch
+            || size[1] != 3
+            || size[2] % f != 0
+            || size[3] % f != 0
+        {
+            return Err(Error::Usage(format!(
+                "drawings of poses are {size:?}, but [{batch}, 3, height, width] was expected, one for each seed and sides that {f} divides"
+            )));
+        }
+        guarded("drawing", || {
+            tch::no_grad(|| {
+                let sources = sources.repeat([batch / sources.size()[0], 1, 1, 1]);
+                let evidence = Evidence::gather(
+                    &self.fusion,
+                    self.source_encoder.as_ref(),
+                    &self.shape,
+                    &sources,
+                    poses,
+                );
+                let kind = self.unet.kind();
+                let guidance = sampling.scales.guidance(&self.routes, &evidence, kind);
+                let painter =
+                    Painter { unet: &self.unet, vae: &self.vae, schedule: &self.schedule };
+                let sampling = Sampling {
+                    kind: sampling.kind,
+                    config: sampling.config,
+                    steps: sampling.steps,
+                    guidance: 1.0,
+                    guidance_rescale: 0.0,
+                    width: size[3],
+                    height: size[2],
+                };
+                painter.draw_guided(&sampling, &guidance, seeds, on_step)
+            })
+        })
+    }
+}
+
+/// The encoder that pose weights name, from its folder.
+fn read_source_encoder(
+    shape: &GeneratorShape,
+    folder: Option<&Path>,
+    kind: Kind,
+    device: Device,
+) -> Result<Option<VisionEncoder>, Error> {
+    match (&shape.source_encoder, folder) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(Error::Usage(
+            "the pose weights read source photos by an encoder of its own, which lies in no file of theirs; give its folder (facebook/dinov2-large for FPDM)"
+                .into(),
+        )),
+        (Some(config), Some(folder)) if VisionConfig::read(folder)? != *config => {
+            Err(Error::Incompatible(format!(
+                "the source encoder in {} is of another shape than the one that the pose weights were trained with; give that one",
+                folder.display()
+            )))
+        }
+        (Some(config), Some(folder)) => {
+            Ok(Some(VisionEncoder::load(folder, config, kind, device)?))
+        }
+    }
+}
