@@ -7,6 +7,7 @@ mod commands;
 mod interrupt;
 mod output;
 mod progress;
+mod show;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
         },
         Command::Pose { command } => match command {
+            PoseCommand::TrainFusion(args) => commands::pose_train::fusion(&args),
+            PoseCommand::TrainGenerator(args) => commands::pose_train::generator(&args),
             PoseCommand::Render(args) => commands::pose::render(&args),
             PoseCommand::Check(args) => commands::pose::check(&args),
             PoseCommand::Evaluate(args) => commands::pose::evaluate(&args),
@@ -78,6 +81,10 @@ fn quiet_panics(command: &Command) {
         Command::Train(args) => args.output_style.verbose,
         Command::Generate(args) => args.output_style.verbose,
         Command::Evaluate(args) => args.output_style.verbose,
+        Command::Pose { command: PoseCommand::TrainFusion(args) } => args.run.output_style.verbose,
+        Command::Pose { command: PoseCommand::TrainGenerator(args) } => {
+            args.run.output_style.verbose
+        }
         _ => 0,
     };
     if verbose == 0 {

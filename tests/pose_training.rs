@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use models::vit::VisionConfig;
 use parity::base::with_weights;
 use pipelines::pose::{
-    Contrast, FusionPlan, FusionShape, GeneratorPlan, PoseGenerator, PosePair, PosePairs, PoseRun,
-    PoseSampling, PoseScales, PoseWeights, Tuning, train_fusion, train_generator,
+    Contrast, FusionPlan, FusionShape, GeneratorPlan, GeneratorShape, PoseGenerator, PosePair,
+    PosePairs, PoseRun, PoseSampling, PoseScales, PoseWeights, Tuning, train_fusion,
+    train_generator,
 };
 use pipelines::train::{Event, Observer, Outcome, Start};
 use pipelines::{Base, DeviceChoice, Error, Precision};
@@ -47,6 +48,7 @@ impl PosePairs for Rows {
             target: photo(&target_pose),
             source_pose: Some(source_pose),
             target_pose,
+            key: 0,
         })
     }
 }
@@ -125,7 +127,9 @@ fn generator_plan(
     steps: u64,
 ) -> GeneratorPlan {
     let run = on_the_cpu(PoseRun::generator(output.to_owned()), steps, 1e-3);
-    GeneratorPlan::new(run, opened(base), fusion, None, tuning, SIZE).unwrap()
+    let (base, fusion) = (opened(base), PoseWeights::open(fusion).unwrap());
+    let shape = GeneratorShape::new(&base.folder, &fusion.record.fusion, None, tuning, SIZE);
+    GeneratorPlan::new(run, base, fusion, None, shape).unwrap()
 }
 
 fn trained(plan: &GeneratorPlan) -> (PathBuf, Vec<f64>) {

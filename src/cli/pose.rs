@@ -8,9 +8,25 @@ use pipelines::Error;
 use pipelines::pose::evaluate::EvaluateRequest;
 use pipelines::pose::{RenderRequest, parse_size};
 
+use super::{TrainFusionArgs, TrainGeneratorArgs};
+
 /// `personalize pose ...`.
 #[derive(Subcommand)]
 pub enum PoseCommand {
+    /// Train the first stage: a photo and a pose to the vector of the photo that is sought
+    #[command(
+        after_help = "Examples:\n  personalize pose train-fusion --data deepfashion --frame 256-margin-40 --encoder clip-vit-large-patch14 \\\n    \
+                            --output runs/fusion\n  personalize pose train-fusion --preset toybox --data people --frame pixels --output runs/fusion"
+    )]
+    TrainFusion(Box<TrainFusionArgs>),
+    /// Train the second stage: pictures of the person in the pose
+    #[command(
+        after_help = "Examples:\n  personalize pose train-generator --data deepfashion --frame 256-margin-40 --fusion runs/fusion/fusion.safetensors \\\n    \
+                            --base stable-diffusion-2-1 --source-encoder dinov2-large --output runs/pose\n  \
+                            personalize pose train-generator --preset toybox --data people --frame pixels \\\n    \
+                            --fusion runs/fusion/fusion.safetensors --output runs/pose"
+    )]
+    TrainGenerator(Box<TrainGeneratorArgs>),
     /// Draw the skeleton of a pose, or of each pose of a folder with a sheet and an animation
     #[command(
         after_help = "Example:\n  personalize pose render --pose walk.txt --frame 256x176 --output walk.png"
@@ -31,7 +47,7 @@ pub enum PoseCommand {
 }
 
 /// What coordinates count in.
-const FRAMES: &str = "256-margin-40, 256x176, pixels or pixels:WxH";
+pub(super) const FRAMES: &str = "256-margin-40, 256x176, pixels or pixels:WxH";
 
 /// `personalize pose render`.
 #[derive(Args)]

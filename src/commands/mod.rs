@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod generate;
 pub mod pose;
+pub mod pose_train;
 pub mod report;
 pub mod train;
 
@@ -14,6 +15,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use pipelines::train::Start;
+
+/// How a run stands to what its folder holds.
+fn start(resume: bool, force: bool) -> Start {
+    match (resume, force) {
+        (true, _) => Start::Resume,
+        (_, true) => Start::Overwrite,
+        _ => Start::New,
+    }
+}
 
 /// Writes a shell's completion script to stdout.
 #[expect(clippy::unnecessary_wraps, reason = "every command gives a result")]

@@ -1,20 +1,17 @@
 //! `personalize train`.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use pipelines::config::TrainConfig;
-use pipelines::train::{
-    Event, Measurement, Observer, Outcome, Preview, PromptPreview, Start, TrainPlan, train,
-};
+use pipelines::train::{Event, Observer, Preview, PromptPreview, Start, TrainPlan, train};
 use serde_json::json;
 
 use crate::cli::TrainArgs;
 use crate::interrupt;
 use crate::output;
-use crate::progress::Progress;
+use crate::show::Show;
 
 /// Trains a concept; prints its path, then that of the report.
 pub fn run(args: &TrainArgs) -> Result<ExitCode> {
@@ -24,18 +21,9 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
         output::line(config.to_toml().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
-    let start = match (args.dry_run, args.resume, args.force) {
-        (true, ..) => Start::DryRun,
-        (_, true, _) => Start::Resume,
-        (_, _, true) => Start::Overwrite,
-        _ => Start::New,
-    };
+    let start = if args.dry_run { Start::DryRun } else { super::start(args.resume, args.force) };
     let plan = TrainPlan::new(config, start)?;
-    let mut show = Show {
-        progress: Progress::new(args.output_style.quiet),
-        json: args.output_style.json,
-        steps: 0,
-    };
+    let mut show = Show::new(&args.output_style, &[]);
     for text in plan.warnings() {
         let _ = show.on(&Event::Warning { text });
     }
@@ -48,17 +36,7 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     interrupt::listen()?;
     let outcome = train(&plan, &mut show);
-    show.progress.finish();
-    let (path, code) = match outcome? {
-        Outcome::Finished(path) => (Some(path), ExitCode::SUCCESS),
-        Outcome::Interrupted(path) => {
-            show.progress.say(match path {
-                Some(_) => "interrupted; go on with the same command and --resume",
-                None => "interrupted before the first step; nothing was saved",
-            });
-            (path, ExitCode::from(interrupt::EXIT_CODE))
-        }
-    };
+    let (path, code) = show.ended(outcome)?;
     let folder = path.as_deref().and_then(Path::parent).filter(|_| !args.no_report);
     let report = folder.and_then(|folder| super::report::of(folder, &show.progress));
     if show.json {
@@ -87,55 +65,4 @@ fn print(preview: &Preview, as_json: bool) {
         }
     }
     output::line(format!("about {:.1} GB of memory", preview.memory as f64 / 1e9));
-}
-
-/// What was measured, in a line.
-fn words(measured: &Measurement) -> String {
-    let numbers = [
-        ("validation loss", measured.validation_loss),
-        ("likeness", measured.likeness),
-        ("fidelity", measured.fidelity),
-    ];
-    let numbers = numbers.iter().filter_map(|(name, n)| n.map(|n| format!("{name} {n:.4}")));
-    format!("after step {}: {}", measured.step, numbers.collect::<Vec<_>>().join(", "))
-}
-
-/// Shows events: bars and lines on stderr, or JSON lines on stdout.
-struct Show {
-    progress: Progress,
-    json: bool,
-    steps: u64,
-}
-
-impl Observer for Show {
-    fn on(&mut self, event: &Event<'_>) -> ControlFlow<()> {
-        if self.json {
-            output::line(serde_json::to_string(event).expect("events are plain data"));
-        }
-        match event {
-            Event::Phase { doing } => self.progress.say(doing),
-            Event::Start { from, steps, learning_rate, parameters } => {
-                self.steps = *steps;
-                let resumed = if *from > 0 { format!(" from step {from}") } else { String::new() };
-                self.progress.say(format!(
-                    "training {parameters} numbers for {steps} steps{resumed}, learning rate {learning_rate} in force"
-                ));
-            }
-            Event::Step(record) => {
-                let text = format!("loss {:.4} norm {:.3}", record.loss, record.norm);
-                self.progress.step(record.step, self.steps, &text);
-            }
-            Event::Measured(measured) => self.progress.say(words(measured)),
-            Event::Sample { path } => self.progress.say(format!("sample {}", path.display())),
-            Event::Saved { path, step } => {
-                self.progress.say(format!("saved {} after step {step}", path.display()));
-            }
-            Event::Warning { text } => self.progress.warn(text),
-        }
-        self.flow()
-    }
-
-    fn flow(&self) -> ControlFlow<()> {
-        interrupt::flow()
-    }
 }

@@ -47,7 +47,7 @@ pub use skin::{Pattern, Skin};
 pub use style::Style;
 pub use things::{Class, Thing};
 pub use write::{concepts, dataset, sample, save};
-pub use write_people::{Layout, Pair, pair, people};
+pub use write_people::{Layout, Pair, Place, pair, people};
 
 use std::path::PathBuf;
 

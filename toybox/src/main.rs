@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use toybox::pretrain::{Options, Part, Report};
-use toybox::{Accessory, Background, Colour, Concept, Layout, Style};
+use toybox::{Accessory, Background, Colour, Concept, Layout, Place, Style};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
@@ -91,6 +91,9 @@ enum Command {
         /// How many more to be judged by; they show other people.
         #[arg(long, default_value_t = 0)]
         test: u64,
+        /// Where they stand.
+        #[arg(long, default_value = "anywhere")]
+        place: Place,
         /// How poses and pairs are listed.
         #[arg(long, default_value = "fpdm")]
         layout: Layout,
@@ -240,8 +243,8 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             toybox::concepts(&directory)?;
             Ok(directory)
         }
-        Command::People { pairs, test, layout, seed, directory } => {
-            toybox::people(&directory, [pairs, test], seed, layout)?;
+        Command::People { pairs, test, place, layout, seed, directory } => {
+            toybox::people(&directory, [pairs, test], seed, place, layout)?;
             Ok(directory)
         }
     }

@@ -24,11 +24,24 @@ pub struct Pair {
     pub target_joints: [(f32, f32); 18],
 }
 
+/// Where people stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Place {
+    /// At any of the ten places.
+    Anywhere,
+    /// Before a plain backdrop, as in photos of a shop.
+    Studio,
+}
+
 /// Pair number `index` of a seed.
-pub fn pair(seed: u64, index: u64) -> Pair {
+pub fn pair(seed: u64, index: u64, place: Place) -> Pair {
     let rng = &mut Rng::nth(seed ^ 0x7061_6972, index);
     let looks = Looks::sample(rng);
-    let (background, background_seed) = (rng.pick(&Background::ALL), rng.bits());
+    let (anywhere, background_seed) = (rng.pick(&Background::ALL), rng.bits());
+    let background = match place {
+        Place::Anywhere => anywhere,
+        Place::Studio => Background::Studio,
+    };
     let placement = Placement { angle: 0.0, ..Placement::sample(rng).for_person() };
     let mut scene = || Scene {
         subject: Subject::Person(Person { looks, pose: Pose::sample(rng) }),
@@ -66,6 +79,7 @@ pub fn people(
     directory: &Path,
     [train, test]: [u64; 2],
     seed: u64,
+    place: Place,
     layout: Layout,
 ) -> Result<(), Error> {
     for name in ["img/source", "img/target", "masks", "backgrounds", "genes"] {
@@ -74,7 +88,7 @@ pub fn people(
     let mut first = 0;
     for (split, count) in [("train", train), ("test", test)] {
         let numbered: Vec<(u64, Pair)> =
-            (first..first + count).map(|index| (index, pair(seed, index))).collect();
+            (first..first + count).map(|index| (index, pair(seed, index, place))).collect();
         first += count;
         for (index, pair) in &numbered {
             let at = |name: &str| directory.join(name).join(format!("{index:04}.png"));

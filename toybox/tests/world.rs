@@ -277,7 +277,7 @@ fn folders_hold_what_their_documentation_says() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     toybox::dataset(&at("data"), 2, 9).unwrap();
-    toybox::people(&at("people"), [1, 0], 9, toybox::Layout::Fpdm).unwrap();
+    toybox::people(&at("people"), [1, 0], 9, toybox::Place::Studio, toybox::Layout::Fpdm).unwrap();
     toybox::concepts(&at("concepts")).unwrap();
     assert_eq!(
         image::open(at("data/000001.png")).unwrap().to_rgb8(),

@@ -1,11 +1,11 @@
 //! `unet/config.json`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
 
 /// One number for all levels, or one for each.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PerLevel {
     /// The same at every level.
@@ -25,7 +25,7 @@ impl PerLevel {
 }
 
 /// The configuration of a `UNet2DConditionModel`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UNetConfig {
     /// Channels of the latents it reads.
     pub in_channels: i64,
@@ -74,25 +74,25 @@ pub struct UNetConfig {
     pub sample_size: Option<i64>,
 
     // What these networks do not have, read so that it can be refused.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     act_fn: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     class_embed_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     num_class_embeds: Option<i64>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     addition_embed_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     encoder_hid_dim_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     resnet_time_scale_shift: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     mid_block_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     dual_cross_attention: bool,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     only_cross_attention: serde_json::Value,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     center_input_sample: bool,
 }
 

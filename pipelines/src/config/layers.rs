@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::{Table, TrainConfig, Value};
 use crate::Error;
 
@@ -64,19 +66,36 @@ impl TrainConfig {
             table.extend(embedded(core).remove_entry(CORE));
         }
         let file = file.map_or(String::new(), |f| f.display().to_string());
-        for (source, layer) in
-            [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)]
-        {
-            merge(&mut table, layer).map_err(|key| unknown_key(source, &key, &table))?;
-        }
-        table.try_into().map_err(|e: toml::de::Error| {
-            let text = e.to_string().trim().replace('\n', " ");
-            let text = ["u64", "u32", "usize"]
-                .iter()
-                .fold(text, |text, kind| text.replace(kind, "a whole number of 0 or more"));
-            Error::Usage(format!("configuration: {}", text.replace("f64", "a number")))
-        })
+        lay(table, [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)])
     }
+}
+
+/// A configuration of one preset without methods: the preset, the keys of a variant, the file, `overrides`.
+pub(crate) fn layered<T: DeserializeOwned>(
+    preset: &str,
+    variant: Option<&str>,
+    file: Option<&Path>,
+    overrides: Table,
+) -> Result<T, Error> {
+    let variant = variant.map_or(Table::new(), embedded);
+    let from_file = file.map_or(Ok(Table::new()), read)?;
+    let file = file.map_or(String::new(), |f| f.display().to_string());
+    let layers = [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)];
+    lay(embedded(preset), layers)
+}
+
+/// Lays named layers over a table of all keys.
+fn lay<T: DeserializeOwned>(mut table: Table, layers: [(&str, Table); 3]) -> Result<T, Error> {
+    for (source, layer) in layers {
+        merge(&mut table, layer).map_err(|key| unknown_key(source, &key, &table))?;
+    }
+    table.try_into().map_err(|e: toml::de::Error| {
+        let text = e.to_string().trim().replace('\n', " ");
+        let text = ["u64", "u32", "usize"]
+            .iter()
+            .fold(text, |text, kind| text.replace(kind, "a whole number of 0 or more"));
+        Error::Usage(format!("configuration: {}", text.replace("f64", "a number")))
+    })
 }
 
 fn embedded(text: &str) -> Table {

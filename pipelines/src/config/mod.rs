@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value};
 
 pub use self::core::{AttentionMode, CoreConfig, NormShape};
+pub(crate) use layers::layered;
 pub use layers::set;
 
 use crate::photos::Crop;

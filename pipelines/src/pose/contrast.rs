@@ -1,5 +1,6 @@
 //! The loss of the first stage: a fusion embedding is to lie where the encoder puts the target.
 
+use serde::Serialize;
 use tch::{Kind, Tensor};
 
 /// How fusion and target are compared.
@@ -35,7 +36,7 @@ pub struct ContrastLoss {
 
 /// Where the fusion of its pair stands when the candidates of each target are sorted by likeness. The rows of sources,
 /// whose positive is the source itself, do not count.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Retrieval {
     /// Share of targets whose fusion is first.
     pub top1: f64,

@@ -77,7 +77,9 @@ impl PoseGenerator {
             tensors.report()?.require_complete()?;
             let tensors = weights.tensors(kind, device)?;
             let unet = match shape.tuning {
-                Tuning::Full => UNet::new(&Params::root(&tensors).pp("unet"), &base.folder.unet),
+                Tuning::Full | Tuning::New { .. } => {
+                    UNet::new(&Params::root(&tensors).pp("unet"), shape.tuning.unet(&base.folder))
+                }
                 Tuning::Light { rank } => {
                     let frozen = base.folder.unet_weights(kind, device)?;
                     let beside = Params::root(&tensors).pp("unet_lora");
@@ -90,7 +92,7 @@ impl PoseGenerator {
             };
             tensors.report()?.require_complete()?;
             let vae = base.folder.load_vae(kind, device)?;
-            let schedule = base.folder.scheduler.clone();
+            let schedule = shape.tuning.schedule(&base.folder);
             Ok(Self { fusion, routes, source_encoder, unet, vae, schedule, shape })
         })
     }

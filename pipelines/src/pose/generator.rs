@@ -1,14 +1,16 @@
 //! A step of the second stage.
 
+use std::collections::HashMap;
+
 use models::schedule::NoiseSchedule;
 use models::unet::UNet;
-use models::vae::Vae;
+use models::vae::{LatentDistribution, Vae};
 use models::vit::VisionEncoder;
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use super::networks::{Evidence, Fusion, Kept, Routes, of_kind};
-use super::pairs::{PosePairs, batch};
+use super::pairs::{PairBatch, PosePairs, batch};
 use super::run::{PoseStep, no_batch};
 use super::shape::GeneratorShape;
 use crate::Error;
@@ -67,10 +69,104 @@ pub(super) struct GeneratorStep<'a> {
     pub identity: f64,
     pub batch_size: usize,
     pub leaves: &'a [(String, Tensor)],
+    pub known: Known,
     pub failure: Option<Error>,
 }
 
+/// What frozen networks see in a batch, or in one pair.
+struct Seen {
+    mean: Tensor,   // [B, C, h, w]
+    logvar: Tensor, // [B, C, h, w]
+    tokens: Tensor, // [B, 1 + N, T]
+    fused: Tensor,  // [B, d]
+}
+
+impl Seen {
+    fn cat(all: &[&Self]) -> Self {
+        let cat = |of: fn(&Self) -> &Tensor| {
+            Tensor::cat(&all.iter().map(|seen| of(seen)).collect::<Vec<_>>(), 0)
+        };
+        Self {
+            mean: cat(|seen| &seen.mean),
+            logvar: cat(|seen| &seen.logvar),
+            tokens: cat(|seen| &seen.tokens),
+            fused: cat(|seen| &seen.fused),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let numbers = [&self.mean, &self.logvar, &self.tokens, &self.fused]
+            .map(Tensor::numel)
+            .iter()
+            .sum::<usize>();
+        numbers * 4
+    }
+}
+
+/// What was seen in pairs, by their keys.
+#[derive(Default)]
+pub(super) struct Known {
+    of: HashMap<u64, Seen>,
+    /// Whether all pairs fit; unknown before the first was seen.
+    fits: Option<bool>,
+}
+
+impl Known {
+    /// Memory for what was seen, in bytes: that of some 20,000 small pairs, and far from what DeepFashion would need.
+    const LIMIT: usize = 4 << 30;
+}
+
 impl GeneratorStep<'_> {
+    /// What the frozen networks see in pairs `[B, ...]`.
+    fn look(&self, source: &Tensor, target: &Tensor, pose: &Tensor) -> Seen {
+        tch::no_grad(|| {
+            let latents = self.vae.encode(target);
+            let evidence =
+                Evidence::gather(self.fusion, self.source_encoder, self.shape, source, pose);
+            let Evidence { tokens, fused, .. } = evidence;
+            Seen { mean: latents.mean, logvar: latents.logvar, tokens, fused }
+        })
+    }
+
+    /// The same for a batch; each pair is looked at once, where all of them fit into memory. Each then by itself, so that
+    /// what is seen in it does not depend on the others, and a resumed run goes on to the bit.
+    fn seen(&mut self, pairs: &PairBatch) -> Seen {
+        let distinct = self.pairs.distinct();
+        if self.known.fits == Some(false) || distinct.is_none() {
+            return self.look(&pairs.source, &pairs.target, &pairs.pose);
+        }
+        let one = |i: usize| {
+            let at = |x: &Tensor| x.narrow(0, i as i64, 1);
+            self.look(&at(&pairs.source), &at(&pairs.target), &at(&pairs.pose))
+        };
+        let fresh: Vec<(usize, Seen)> = pairs
+            .keys
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| key.is_none_or(|key| !self.known.of.contains_key(&key)))
+            .map(|(i, _)| (i, one(i)))
+            .collect();
+        let mut fresh: HashMap<usize, Seen> = fresh.into_iter().collect();
+        if self.known.fits.is_none()
+            && let Some(seen) = fresh.values().next()
+        {
+            let needed = seen.bytes().saturating_mul(distinct.unwrap_or_default() as usize);
+            self.known.fits = Some(needed <= Known::LIMIT);
+        }
+        for (i, key) in pairs.keys.iter().enumerate() {
+            if let Some(key) = key
+                && let Some(seen) = fresh.remove(&i)
+            {
+                self.known.of.insert(*key, seen);
+            }
+        }
+        let of = |(i, key): (usize, &Option<u64>)| match key {
+            Some(key) => &self.known.of[key],
+            None => &fresh[&i],
+        };
+        Seen::cat(&pairs.keys.iter().enumerate().map(of).collect::<Vec<_>>())
+    }
+
     fn loss(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let first = index * self.batch_size as u64;
         let pairs = batch(self.pairs, first, self.batch_size, self.identity, draw)?;
@@ -83,22 +179,17 @@ impl GeneratorStep<'_> {
             )));
         }
         let device = self.unet.device();
-        let latents = tch::no_grad(|| self.vae.encode(&pairs.target));
-        let x_0 =
-            latents.sample(&draw.randn(&latents.mean.size()).to_device(latents.mean.device()));
-        let x_0 = (x_0 * self.vae.scaling_factor()).to_device(device); // [B, C, h, w]
+        let Seen { mean, logvar, tokens, fused } = self.seen(&pairs);
+        let drawings = (&pairs.pose * 0.5 + 0.5).to_device(device);
+        let evidence = Evidence { tokens, fused, drawings };
+        let latents = LatentDistribution { mean, logvar };
+        let noise = draw.randn(&latents.mean.size()).to_device(latents.mean.device());
+        let x_0 = (latents.sample(&noise) * self.vae.scaling_factor()).to_device(device); // [B, C, h, w]
         let noise = offset_noise(&x_0.size(), self.offset_noise, draw).to_device(device);
         let last = self.schedule.alpha_bar().len() as i64;
         let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(device);
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
 
-        let evidence = Evidence::gather(
-            self.fusion,
-            self.source_encoder,
-            self.shape,
-            &pairs.source,
-            &pairs.pose,
-        );
         let kept = self.dropping.draw(self.batch_size as i64, draw);
         let told = self.routes.conditioning(&evidence, &kept, Some(draw));
         let told = of_kind(told, self.unet.kind());

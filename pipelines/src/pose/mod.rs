@@ -8,12 +8,14 @@
 //! pairs ► train_fusion ► pose weights ► train_generator ► pose weights ► PoseGenerator ► pictures
 //! ```
 
+mod config;
 mod contrast;
 mod csv;
 pub mod data;
 mod draw;
 pub mod evaluate;
 mod file;
+mod folder;
 mod frame;
 mod fusion;
 mod generate;
@@ -23,6 +25,7 @@ pub mod metrics;
 mod networks;
 mod pairs;
 mod render;
+mod retrieval;
 mod run;
 pub mod sequence;
 mod shape;
@@ -35,9 +38,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use config::{FusionConfig, GeneratorConfig, Ready};
 pub use contrast::{Contrast, ContrastLoss, Retrieval};
 pub use draw::{LINE_WIDTH, draw, overlay, read_picture};
 pub use file::read;
+pub use folder::FolderPairs;
 pub use frame::Frame;
 pub use generate::{PoseGenerator, PoseSampling};
 pub use generator::Dropping;
@@ -45,6 +50,7 @@ pub use guidance::PoseScales;
 pub use networks::{Evidence, Fusion, Kept, Routes};
 pub use pairs::{PosePair, PosePairs};
 pub use render::{RenderRequest, check, render};
+pub use retrieval::retrieval;
 pub use run::PoseRun;
 pub use shape::{FusionShape, GeneratorShape, Tuning};
 pub use skeleton::{JOINTS, Skeleton, mirrored};

@@ -17,6 +17,9 @@ pub struct PosePair {
     pub source_pose: Option<Tensor>,
     /// The target's pose.
     pub target_pose: Tensor,
+    /// Pairs of equal keys are equal to the bit, so that what frozen networks see in them can be kept; below
+    /// [`PosePairs::distinct`].
+    pub key: u64,
 }
 
 /// A source of pairs without end.
@@ -24,13 +27,19 @@ pub trait PosePairs {
     /// Pair number `index` since the start of a run, which a resumed run asks for again; what it does at random it
     /// draws from `draw`.
     fn pair(&mut self, index: u64, draw: &Generator) -> Result<PosePair, Error>;
+
+    /// How many different pairs there are; nothing where they never end, and keys then mean nothing.
+    fn distinct(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Pairs of a micro-batch, B of them.
 pub(super) struct PairBatch {
-    pub source: Tensor, // [B, 3, H', W']
-    pub target: Tensor, // [B, 3, H, W]
-    pub pose: Tensor,   // [B, 3, H, W]
+    pub source: Tensor,         // [B, 3, H', W']
+    pub target: Tensor,         // [B, 3, H, W]
+    pub pose: Tensor,           // [B, 3, H, W]
+    pub keys: Vec<Option<u64>>, // B; nothing for a pair that was made another here
 }
 
 /// Pairs `first..first + size`. A share `identity` of them are made the same picture twice, half of those its source,
@@ -43,16 +52,20 @@ pub(super) fn batch(
     draw: &Generator,
 ) -> Result<PairBatch, Error> {
     let (mut sources, mut targets, mut poses) = (Vec::new(), Vec::new(), Vec::new());
+    let mut keys = Vec::new();
     for index in first..first + size as u64 {
         let pair = pairs.pair(index, draw)?;
-        let pair = match (draw.rand(&[2]), pair.source_pose.as_ref()) {
-            (coins, _) if coins.double_value(&[0]) >= identity => pair,
+        let coins = draw.rand(&[2]);
+        let same = coins.double_value(&[0]) < identity;
+        keys.push((!same).then_some(pair.key));
+        let pair = match (coins, pair.source_pose.as_ref()) {
+            _ if !same => pair,
             (coins, Some(pose)) if coins.double_value(&[1]) < 0.5 => PosePair {
                 target: resized(&pair.source, &pair.target),
                 target_pose: pose.shallow_clone(),
                 ..pair
             },
-            _ => PosePair { source: resized(&pair.target, &pair.source), ..pair },
+            (_, _) => PosePair { source: resized(&pair.target, &pair.source), ..pair },
         };
         sources.push(pair.source);
         targets.push(pair.target);
@@ -62,6 +75,7 @@ pub(super) fn batch(
         source: stack("source", &sources)?,
         target: stack("target", &targets)?,
         pose: stack("target pose", &poses)?,
+        keys,
     })
 }
 
@@ -109,6 +123,7 @@ pub(super) mod tests {
                 source_pose: Some(picture()),
                 target_pose: &target * 0.5,
                 target,
+                key: 0,
             })
         }
     }

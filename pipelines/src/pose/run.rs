@@ -48,40 +48,6 @@ pub struct PoseRun {
 }
 
 impl PoseRun {
-    /// FPDM's first stage: AdamW at 1e-5, constant, decay 1e-4, batches of 48; five epochs of its 101,966 pairs.
-    pub fn fusion(output: PathBuf) -> Self {
-        Self {
-            output,
-            steps: 10_600,
-            batch_size: 48,
-            accumulation: 1,
-            learning_rate: 1e-5,
-            schedule: LrShape::Constant,
-            warmup_steps: 0,
-            weight_decay: 1e-4,
-            max_grad_norm: 0.0,
-            seed: 7,
-            save_every: 1_000,
-            start: Start::New,
-            device: DeviceChoice::Auto,
-            precision: Precision::Auto,
-        }
-    }
-
-    /// FPDM's second stage: AdamW at 1e-4 after a warm-up of five epochs, no decay, 3 micro-batches of 42. Its rate is a
-    /// tenth from epoch 55 of 100 on; here it is constant.
-    pub fn generator(output: PathBuf) -> Self {
-        Self {
-            steps: 81_000,
-            batch_size: 42,
-            accumulation: 3,
-            learning_rate: 1e-4,
-            warmup_steps: 4_000,
-            weight_decay: 0.0,
-            ..Self::fusion(output)
-        }
-    }
-
     /// Refuses numbers that make no run, and a folder that cannot be used.
     pub(super) fn check(&self, file: &str, identity: &str) -> Result<(), Error> {
         for (what, number) in [

@@ -2,6 +2,8 @@
 
 use embeddings::fpdm::{CombinerConfig, PoseStemConfig, ProjectionConfig};
 use models::folder::ModelFolder;
+use models::schedule::{PredictionType, ScheduleConfig};
+use models::unet::UNetConfig;
 use models::vit::VisionConfig;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +36,7 @@ impl FusionShape {
 }
 
 /// What of the U-Net is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
 pub enum Tuning {
     /// All of its weights, as in FPDM.
@@ -44,6 +46,34 @@ pub enum Tuning {
         /// Their rank.
         rank: i64,
     },
+    /// A U-Net from nothing, of a shape and with a prediction of its own: of the base only VAE and noise schedule are used.
+    New {
+        /// Its shape.
+        unet: Box<UNetConfig>,
+        /// What it predicts.
+        prediction: PredictionType,
+    },
+}
+
+impl Tuning {
+    /// The shape of the U-Net beside this base.
+    pub fn unet<'a>(&'a self, base: &'a ModelFolder) -> &'a UNetConfig {
+        match self {
+            Self::Full | Self::Light { .. } => &base.unet,
+            Self::New { unet, .. } => unet,
+        }
+    }
+
+    /// The base's noise schedule, with what the U-Net predicts.
+    pub fn schedule(&self, base: &ModelFolder) -> ScheduleConfig {
+        let schedule = base.scheduler.clone();
+        match self {
+            Self::Full | Self::Light { .. } => schedule,
+            Self::New { prediction, .. } => {
+                ScheduleConfig { prediction_type: *prediction, ..schedule }
+            }
+        }
+    }
 }
 
 /// Of the second stage.
@@ -89,12 +119,13 @@ impl GeneratorShape {
             outputs,
             dropout: PROJECTION_DROPOUT,
         };
+        let unet = tuning.unet(base);
         let halvings = base.vae.downscale().ilog2() as usize;
         let last = STEM_CHANNELS.len() - 1;
-        let first_channels = base.unet.block_out_channels[0];
+        let (first_channels, context) = (unet.block_out_channels[0], unet.cross_attention_dim);
         Self {
             source_side,
-            source_projection: projection(reader.token_width(), base.unet.cross_attention_dim),
+            source_projection: projection(reader.token_width(), context),
             fusion_projection: projection(embedding, 4 * first_channels),
             pose_stem: PoseStemConfig {
                 channels: (0..=halvings).map(|i| STEM_CHANNELS[i.min(last)]).collect(),
@@ -107,14 +138,27 @@ impl GeneratorShape {
         }
     }
 
+    /// Refuses numbers that make no network.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.tuning {
+            Tuning::Light { rank } if *rank < 1 => {
+                Err(Error::Usage(format!("the rank is {rank}, but at least 1 is needed; use 16")))
+            }
+            Tuning::New { unet, .. } => Ok(unet.check()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a base whose U-Net or VAE reads other sizes.
     pub fn check_base(&self, base: &ModelFolder) -> Result<(), Error> {
-        let first_channels = base.unet.block_out_channels[0];
+        let unet = self.tuning.unet(base);
+        let first_channels = unet.block_out_channels[0];
         for (what, ours, theirs) in [
-            ("a context of width", self.source_projection.outputs, base.unet.cross_attention_dim),
+            ("a context of width", self.source_projection.outputs, unet.cross_attention_dim),
             ("a time embedding of width", self.fusion_projection.outputs, 4 * first_channels),
             ("first channels", self.pose_stem.outputs, first_channels),
             ("pictures shrunk by", self.pose_stem.downscale(), base.vae.downscale()),
+            ("latents of channels", unet.in_channels, base.vae.latent_channels),
         ] {
             if ours != theirs {
                 return Err(Error::Incompatible(format!(

@@ -1,6 +1,6 @@
 //! The two stages, from a plan to their files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use embeddings::fpdm::{Combiner, PoseStem};
 use models::fresh::Fresh;
@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 
 use super::contrast::Contrast;
 use super::fusion::FusionStep;
-use super::generator::{Dropping, GeneratorStep};
+use super::generator::{Dropping, GeneratorStep, Known};
 use super::networks::{Fusion, Routes};
 use super::pairs::PosePairs;
 use super::run::{self, PoseRun};
@@ -22,7 +22,7 @@ use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::weights::{PoseRecord, PoseWeights, TrainedOn};
 use crate::error::guarded;
 use crate::train::{Observer, Outcome};
-use crate::{Base, Error};
+use crate::{Base, DeviceChoice, Error};
 
 /// The file of the first stage in the folder of its run.
 const FUSION_FILE: &str = "fusion.safetensors";
@@ -59,6 +59,11 @@ impl FusionPlan {
         let plan = Self { run, shape, encoder, contrast };
         plan.run.check(FUSION_FILE, &plan.identity())?;
         Ok(plan)
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> DeviceChoice {
+        self.run.device
     }
 
     fn identity(&self) -> String {
@@ -148,29 +153,20 @@ pub struct GeneratorPlan {
 }
 
 impl GeneratorPlan {
-    /// On a base and the file of a first stage; tokens of the source are those of the encoder in `source_encoder` or,
-    /// without one, the first stage's. Pictures of `size`, width and height.
+    /// On a base and a first stage, with networks of this shape; `source_encoder` is the folder of the encoder that the
+    /// shape names, where it names one. Conditions, noise and pairs are FPDM's.
     pub fn new(
         run: PoseRun,
         mut base: Base,
-        fusion: &Path,
+        fusion: PoseWeights,
         source_encoder: Option<PathBuf>,
-        tuning: Tuning,
-        size: (i64, i64),
+        shape: GeneratorShape,
     ) -> Result<Self, Error> {
-        let fusion = PoseWeights::open(fusion)?;
-        if let Tuning::Light { rank } = tuning
-            && rank < 1
-        {
-            return Err(Error::Usage(format!(
-                "the rank is {rank}, but at least 1 is needed; use 16"
-            )));
-        }
-        base.check_size(&[("width", size.0), ("height", size.1)])?;
+        shape.check()?;
+        shape.check_base(&base.folder)?;
+        base.check_size(&[("width", shape.width), ("height", shape.height)])?;
         base.check_weights()?;
-        let encoder = source_encoder.as_deref().map(VisionConfig::read).transpose()?;
-        let shape = GeneratorShape::new(&base.folder, &fusion.record.fusion, encoder, tuning, size);
-        let plan = Self {
+        Ok(Self {
             run,
             base,
             fusion,
@@ -179,14 +175,22 @@ impl GeneratorPlan {
             dropping: Dropping::default(),
             offset_noise: 0.1,
             identity_pairs: 0.05,
-        };
-        plan.run.check(GENERATOR_FILE, &plan.identity())?;
-        Ok(plan)
+        })
     }
 
     fn identity(&self) -> String {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
-        self.run.identity("generator", &format!("{shape} {:?}", self.base.record.sketch))
+        let Self { base, dropping, offset_noise, identity_pairs, .. } = self;
+        let besides = format!(
+            "{shape} {:?} {dropping:?} {offset_noise} {identity_pairs}",
+            base.record.sketch
+        );
+        self.run.identity("generator", &besides)
+    }
+
+    /// Refuses a folder that cannot be used, and to go on with another run.
+    pub fn check(&self) -> Result<(), Error> {
+        self.run.check(GENERATOR_FILE, &self.identity())
     }
 }
 
@@ -205,6 +209,7 @@ fn generator(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let GeneratorPlan { run, base, shape, .. } = plan;
+    plan.check()?;
     let (device, kind) = run.place()?;
     let tensors = plan.fusion.tensors(Kind::Float, device)?;
     let fusion = Fusion::load(&Params::root(&tensors), &plan.fusion.record.fusion);
@@ -214,17 +219,22 @@ fn generator(
         _ => None,
     };
     let vae = base.folder.load_vae(kind, device)?;
-    let schedule = NoiseSchedule::new(&base.folder.scheduler)?;
+    let schedule = NoiseSchedule::new(&shape.tuning.schedule(&base.folder))?;
 
     let added = Fresh::new(run.seed, Kind::Float, device);
     let routes = Routes::new(&Params::root(&added), shape);
     start_at_zero(&added.parameters(), PoseStem::starts_at_zero);
     let mut leaves = added.parameters();
-    let unet = match shape.tuning {
-        Tuning::Full => {
-            let weights = base.folder.unet_weights(Kind::Float, device)?;
-            let source = Fresh::starting_from(weights, kind, |_| true);
-            let unet = UNet::new(&Params::root(&source), &base.folder.unet);
+    let unet = match &shape.tuning {
+        Tuning::Full | Tuning::New { .. } => {
+            let source = match shape.tuning {
+                Tuning::New { .. } => Fresh::new(run.seed.wrapping_add(1), kind, device),
+                _ => {
+                    let weights = base.folder.unet_weights(Kind::Float, device)?;
+                    Fresh::starting_from(weights, kind, |_| true)
+                }
+            };
+            let unet = UNet::new(&Params::root(&source), shape.tuning.unet(&base.folder));
             source.require_complete()?;
             let named = source.parameters().into_iter();
             leaves.extend(named.map(|(name, leaf)| (format!("unet.{name}"), leaf)));
@@ -234,7 +244,7 @@ fn generator(
             let weights = base.folder.unet_weights(kind, device)?;
             let thin = Fresh::new(run.seed.wrapping_add(1), kind, device);
             let beside = Params::root(&thin).pp("unet_lora");
-            let source = LowRank::new(&weights, beside, rank, cross_attention_keys_and_values);
+            let source = LowRank::new(&weights, beside, *rank, cross_attention_keys_and_values);
             let unet = UNet::new(&Params::root(&source), &base.folder.unet);
             weights.report()?.require_complete()?;
             start_at_zero(&thin.parameters(), |name| name.ends_with("lora_B.weight"));
@@ -270,6 +280,7 @@ fn generator(
         identity: plan.identity_pairs,
         batch_size: run.batch_size,
         leaves: &leaves,
+        known: Known::default(),
         failure: None,
     };
     run::fit(run, &plan.identity(), &leaves, &mut step, &write, observer)

@@ -1,8 +1,9 @@
-//! The ten places, each with depth and detail of its own for each seed.
+//! The ten places, each with depth and detail of its own for each seed; and a studio.
 
 mod indoor;
 mod land;
 mod shore;
+mod studio;
 mod town;
 
 use crate::colour::{Colour, Rgb, mix, smoothstep};
@@ -27,10 +28,12 @@ pub enum Background {
     Kitchen,
     Floor,
     Water,
+    /// Nothing to see: for pairs of people only, since the built-in base has not learnt it.
+    Studio,
 }
 
 impl Background {
-    /// All of them.
+    /// All that the built-in base learns.
     pub const ALL: [Self; 10] = [
         Self::Beach,
         Self::Snow,
@@ -57,6 +60,7 @@ impl Background {
             Self::Kitchen => "in the kitchen",
             Self::Floor => "on a wooden floor",
             Self::Water => "on the water",
+            Self::Studio => "in a studio",
         }
     }
 
@@ -74,6 +78,7 @@ impl Background {
             Self::Night => town::night(rng),
             Self::Kitchen => indoor::kitchen(rng),
             Self::Floor => indoor::floor(rng),
+            Self::Studio => studio::backdrop(rng),
         }
     }
 }
