@@ -14,7 +14,7 @@ use pipelines::config::{self, Table, Value};
 
 pub use drawing::GenerateArgs;
 pub use evaluate::EvaluateArgs;
-pub use pose::{CheckArgs, PoseCommand, PoseEvaluateArgs, RenderArgs};
+pub use pose::{CheckArgs, PoseCommand, PoseEvaluateArgs, PoseGenerateArgs, RenderArgs};
 pub use pose_train::{PoseRunArgs, TrainFusionArgs, TrainGeneratorArgs};
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.

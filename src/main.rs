@@ -63,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pose { command } => match command {
             PoseCommand::TrainFusion(args) => commands::pose_train::fusion(&args),
             PoseCommand::TrainGenerator(args) => commands::pose_train::generator(&args),
+            PoseCommand::Generate(args) => commands::pose::generate(&args),
             PoseCommand::Render(args) => commands::pose::render(&args),
             PoseCommand::Check(args) => commands::pose::check(&args),
             PoseCommand::Evaluate(args) => commands::pose::evaluate(&args),
@@ -85,6 +86,7 @@ fn quiet_panics(command: &Command) {
         Command::Pose { command: PoseCommand::TrainGenerator(args) } => {
             args.run.output_style.verbose
         }
+        Command::Pose { command: PoseCommand::Generate(args) } => args.output_style.verbose,
         _ => 0,
     };
     if verbose == 0 {

@@ -182,7 +182,7 @@ fn read_prompts(path: &PathBuf) -> Result<Vec<String>> {
 }
 
 /// A seed that fits in the 32 bits which every tool reads.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     std::hash::RandomState::new().build_hasher().finish() & 0xFFFF_FFFF
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use pipelines::Error;
-use pipelines::pose::evaluate::EvaluateRequest;
-use pipelines::pose::{RenderRequest, parse_size};
+use pipelines::pose::evaluate::{EvaluateRequest, TruePoses};
+use pipelines::pose::{PoseRequest, PoseScales, RenderRequest, parse_size};
 
-use super::{TrainFusionArgs, TrainGeneratorArgs};
+use super::drawing::random_seed;
+use super::{OutputStyle, TrainFusionArgs, TrainGeneratorArgs};
 
 /// `personalize pose ...`.
 #[derive(Subcommand)]
@@ -27,6 +28,12 @@ pub enum PoseCommand {
                             --fusion runs/fusion/fusion.safetensors --output runs/pose"
     )]
     TrainGenerator(Box<TrainGeneratorArgs>),
+    /// Draw the person of a photo in a pose, or in each pose of a folder with a sheet and an animation
+    #[command(
+        after_help = "Examples:\n  personalize pose generate --source her.png --pose walk.txt --frame pixels --output out/walk.png\n  \
+                            personalize pose generate --source her.png --pose dance/ --frame pixels --output out/dance"
+    )]
+    Generate(Box<PoseGenerateArgs>),
     /// Draw the skeleton of a pose, or of each pose of a folder with a sheet and an animation
     #[command(
         after_help = "Example:\n  personalize pose render --pose walk.txt --frame 256x176 --output walk.png"
@@ -48,6 +55,106 @@ pub enum PoseCommand {
 
 /// What coordinates count in.
 pub(super) const FRAMES: &str = "256-margin-40, 256x176, pixels or pixels:WxH";
+
+/// `personalize pose generate`.
+#[derive(Args)]
+pub struct PoseGenerateArgs {
+    /// Photo of the person
+    #[arg(long, value_name = "FILE")]
+    source: PathBuf,
+    /// Pose: 18 lines `x y` (.txt) or a picture of a skeleton (.png), or a folder of either
+    #[arg(long, value_name = "FILE|DIR")]
+    pose: PathBuf,
+    /// What coordinates count in
+    #[arg(long, help = format!("What coordinates count in, where the pose is text: {FRAMES}"))]
+    frame: Option<String>,
+    /// Pose weights, which `pose train-generator` wrote [default: the built-in ones, for toybox people]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Folder of the Stable Diffusion model that they were trained on [default: the built-in toybox]
+    #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
+    base: Option<PathBuf>,
+    /// Variant of the base's weight files, e.g. fp16
+    #[arg(long)]
+    variant: Option<String>,
+    /// Folder of the encoder that the weights were trained with, where it is not in them
+    #[arg(long, value_name = "DIR")]
+    source_encoder: Option<PathBuf>,
+    /// Width and height, multiples of 8 [default: what was learnt]
+    #[arg(long, value_name = "WxH")]
+    size: Option<String>,
+    /// Denoising steps
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Scale of photo and pose in the guidance
+    #[arg(long, default_value_t = 2.0, visible_alias = "cfg-scale")]
+    guidance: f64,
+    /// Scale of the fusion embedding; 0 draws without it [default: that of --guidance]
+    #[arg(long)]
+    fusion_guidance: Option<f64>,
+    /// ddpm (adds noise at each step) or ddim
+    #[arg(long, default_value = "ddpm")]
+    sampler: String,
+    /// Of the noise, the same for every pose [default: random, printed]
+    #[arg(short, long, allow_negative_numbers = true)]
+    seed: Option<i64>,
+    /// Pictures drawn at once
+    #[arg(long, default_value_t = 4)]
+    batch_size: usize,
+    /// Folder, or one .png file for one pose
+    #[arg(short, long, default_value = "out")]
+    output: PathBuf,
+    /// Replace pictures of the same name
+    #[arg(long)]
+    force: bool,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", env = "PERSONALIZE_DEVICE")]
+    device: String,
+    /// auto, f32, bf16 or f16
+    #[arg(long, default_value = "auto")]
+    precision: String,
+    /// How results are shown.
+    #[command(flatten)]
+    pub output_style: OutputStyle,
+}
+
+impl PoseGenerateArgs {
+    /// What was asked for, with a seed drawn where none was given.
+    pub fn request(&self) -> Result<PoseRequest> {
+        let stochastic = match self.sampler.as_str() {
+            "ddpm" => true,
+            "ddim" => false,
+            other => {
+                bail!(Error::Usage(format!(
+                    "the sampler '{other}' is unknown here; use ddpm or ddim"
+                )))
+            }
+        };
+        let scale = self.guidance;
+        Ok(PoseRequest {
+            source: self.source.clone(),
+            pose: self.pose.clone(),
+            frame: self.frame.as_deref().map(str::parse).transpose()?,
+            weights: self.weights.clone(),
+            base: self.base.clone().unwrap_or_default(),
+            variant: self.variant.clone(),
+            source_encoder: self.source_encoder.clone(),
+            size: self.size.as_deref().map(parse_size).transpose()?,
+            steps: self.steps,
+            scales: PoseScales {
+                source_pose: scale,
+                fusion: self.fusion_guidance.unwrap_or(scale),
+            },
+            stochastic,
+            seed: u64::try_from(self.seed.unwrap_or(-1)).unwrap_or_else(|_| random_seed()),
+            batch_size: self.batch_size,
+            output: self.output.clone(),
+            force: self.force,
+            device: self.device.parse()?,
+            precision: self.precision.parse()?,
+        })
+    }
+}
 
 /// `personalize pose render`.
 #[derive(Args)]
@@ -126,6 +233,15 @@ pub struct PoseEvaluateArgs {
     /// Folder of the backgrounds without anybody: what they would score, and with --masks how silhouettes overlap
     #[arg(long, value_name = "DIR")]
     backgrounds: Option<PathBuf>,
+    /// Folder of the true poses, 18 lines `x y` for each picture: adds the error of joints, for toybox people
+    #[arg(long, value_name = "DIR", requires = "frame")]
+    poses: Option<PathBuf>,
+    /// What their coordinates count in
+    #[arg(long, requires = "poses", help = format!("What their coordinates count in: {FRAMES}"))]
+    frame: Option<String>,
+    /// Weights of what finds joints, which `toybox joints` wrote [default: the built-in ones]
+    #[arg(long, value_name = "FILE", requires = "poses")]
+    joints: Option<PathBuf>,
     /// Another folder to score beside the drawn one; may be given several times
     #[arg(long, value_name = "NAME=DIR")]
     beside: Vec<String>,
@@ -155,11 +271,17 @@ impl PoseEvaluateArgs {
                 ))),
             }
         }
+        let frame = self.frame.as_deref().map(str::parse).transpose()?;
         Ok(EvaluateRequest {
             truth: self.truth.clone(),
             rows,
             masks: self.masks.clone(),
             backgrounds: self.backgrounds.clone(),
+            poses: self.poses.clone().zip(frame).map(|(folder, frame)| TruePoses {
+                folder,
+                frame,
+                finder: self.joints.clone(),
+            }),
             size: self.size.as_deref().map(parse_size).transpose()?,
         })
     }

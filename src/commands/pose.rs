@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use pipelines::Error;
+use pipelines::generate::Progress as Step;
 use pipelines::pose::data::{Survey, survey};
 use pipelines::pose::evaluate::{Evaluation, Metric, evaluate as score};
-use pipelines::pose::{Fault, check as over_photo, render as draw};
+use pipelines::pose::{Fault, PosePlan, check as over_photo, generate as paint, render as draw};
 use serde_json::json;
 
-use crate::cli::{CheckArgs, PoseEvaluateArgs, RenderArgs};
+use crate::cli::{CheckArgs, PoseEvaluateArgs, PoseGenerateArgs, RenderArgs};
+use crate::interrupt;
 use crate::output;
+use crate::progress::Progress;
 
 /// Draws skeletons; prints their paths.
 pub fn render(args: &RenderArgs) -> Result<ExitCode> {
@@ -19,6 +22,36 @@ pub fn render(args: &RenderArgs) -> Result<ExitCode> {
         output::line(path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Draws a person in poses; prints the paths.
+pub fn generate(args: &PoseGenerateArgs) -> Result<ExitCode> {
+    let (quiet, as_json) = (args.output_style.quiet, args.output_style.json);
+    let request = args.request()?;
+    let seed = request.seed;
+    let plan = PosePlan::new(request)?;
+    let mut progress = Progress::new(quiet);
+    progress.say(plan.summary());
+    interrupt::listen()?;
+    let drawn = paint(&plan, &mut |event| {
+        match event {
+            Step::Phase(doing) => progress.say(doing),
+            Step::Step { done, total } => progress.step(done as u64, total as u64, ""),
+            Step::Picture(path) if !as_json => {
+                progress.above(|| output::line(path.display()));
+            }
+            Step::Picture(_) | Step::Refined(_) => {}
+        }
+        interrupt::flow()
+    });
+    progress.finish();
+    let drawn = drawn?;
+    if as_json {
+        output::line(
+            json!({ "seed": seed, "pictures": drawn.paths, "interrupted": drawn.interrupted }),
+        );
+    }
+    Ok(if drawn.interrupted { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
 }
 
 /// Draws a skeleton over its photo, or tells all that is wrong in a folder.

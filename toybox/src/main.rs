@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use toybox::pretrain::{Options, Part, Report};
-use toybox::{Accessory, Background, Colour, Concept, Layout, Place, Style};
+use toybox::{Accessory, Background, Clothes, Colour, Concept, Layout, Place, Redraw, Style};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
@@ -103,6 +103,55 @@ enum Command {
         /// The folder to write to.
         directory: PathBuf,
     },
+    /// Train what finds joints in pictures of toybox people; `personalize pose evaluate` judges by it.
+    Joints {
+        /// Folder that `toybox people` wrote.
+        #[arg(long)]
+        people: PathBuf,
+        /// Optimiser steps.
+        #[arg(long, default_value_t = 600)]
+        steps: u64,
+        /// Seed of everything random.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The file to write.
+        out: PathBuf,
+    },
+    /// Draw the test pairs of a people folder as pose weights do, and with conditions withheld or exchanged.
+    Redraw(RedrawArguments),
+    /// Say in how many drawn pictures clothes have the right colour and pattern.
+    Clothes {
+        /// Folder of the true genes.
+        #[arg(long)]
+        genes: PathBuf,
+        /// Folders of drawn pictures.
+        #[arg(required = true)]
+        drawn: Vec<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct RedrawArguments {
+    /// Folder that `toybox people` wrote.
+    #[arg(long)]
+    people: PathBuf,
+    /// Pose weights; the built-in ones where none are given.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Test pairs, from the first.
+    #[arg(long, default_value_t = 128)]
+    count: usize,
+    /// Denoising steps.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Both scales of the guidance.
+    #[arg(long, default_value_t = 2.0)]
+    guidance: f64,
+    /// A row to draw, such as `model`; may be given several times, none are all.
+    #[arg(long)]
+    row: Vec<String>,
+    /// The folder to write to.
+    directory: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -246,6 +295,33 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
         Command::People { pairs, test, place, layout, seed, directory } => {
             toybox::people(&directory, [pairs, test], seed, place, layout)?;
             Ok(directory)
+        }
+        Command::Joints { people, steps, seed, out } => {
+            let mut shown = Instant::now();
+            toybox::joints(&people, steps, seed, &out, &mut |record| {
+                if shown.elapsed().as_secs() >= 10 || record.step == steps {
+                    shown = Instant::now();
+                    let (_, distance) = record.terms[0];
+                    eprintln!("{} loss {:.4}, {distance:.3} cells off", record.step, record.loss);
+                }
+            })?;
+            Ok(out)
+        }
+        Command::Redraw(arguments) => {
+            let RedrawArguments { people, weights, count, steps, guidance, row, directory } =
+                arguments;
+            let request = Redraw { people, weights, count, steps, guidance, rows: row };
+            toybox::redraw(&request, &directory, &mut |row, done| eprintln!("{row} {done}"))?;
+            Ok(directory)
+        }
+        Command::Clothes { genes, drawn } => {
+            println!("{:<24}{:>8}{:>8}{:>8}{:>10}", "", "count", "top", "bottom", "pattern");
+            for folder in &drawn {
+                let Clothes { count, top, bottom, pattern } = toybox::clothes(folder, &genes)?;
+                let name = folder.file_name().unwrap_or_default().to_string_lossy();
+                println!("{name:<24}{count:>8}{top:>8.3}{bottom:>8.3}{pattern:>10.3}");
+            }
+            Ok(genes)
         }
     }
 }

@@ -6,11 +6,11 @@ use crate::scene::{Placement, Scene, Subject};
 use crate::style::Style;
 use crate::write::{folder, save, text};
 use crate::{Background, Error};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// One person in two poses.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// The first picture.
     pub source: Scene,

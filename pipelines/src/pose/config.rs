@@ -204,6 +204,7 @@ pub struct GeneratorConfig {
     drop_each: f64,
     offset_noise: f64,
     identity_pairs: f64,
+    file_precision: Precision,
     new_unet: NewUNet,
 }
 
@@ -314,6 +315,7 @@ impl GeneratorConfig {
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;
+        plan.file_precision = self.file_precision;
         let (train, test) = self.run.pairs()?;
         plan.check()?;
         Ok(Ready { plan, train, test })
@@ -367,10 +369,8 @@ mod tests {
     fn every_preset_is_complete_and_its_variant_changes_it() {
         let fusion = |name| FusionConfig::resolve(name, None, Table::new()).unwrap();
         let generator = |name| GeneratorConfig::resolve(name, None, Table::new()).unwrap();
-        assert_eq!(
-            (fusion(None).new_encoder.blocks, fusion(Some("toybox")).new_encoder.blocks),
-            (0, 4)
-        );
+        assert_eq!(fusion(None).new_encoder.blocks, 0);
+        assert!(fusion(Some("toybox")).new_encoder.blocks > 0);
         assert!(matches!(generator(Some("fpdm")).mode, Mode::Full));
         assert!(matches!(generator(Some("toybox")).mode, Mode::New));
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/pose"));

@@ -7,8 +7,9 @@ use image::RgbImage;
 use models::clip::resize;
 use serde::Serialize;
 
-use super::Fault;
+use super::joints::{JointFinder, joint_error};
 use super::metrics::{Mask, foreground_l1, l1, psnr, ssim_gaussian, ssim_uniform51};
+use super::{Fault, Frame};
 use crate::error::guarded;
 use crate::evaluate::write_json;
 use crate::{Error, photos};
@@ -29,17 +30,23 @@ pub enum Metric {
     ForegroundL1,
     /// [`Mask::iou`] of the silhouette and the mask; needs masks and backgrounds.
     SilhouetteIou,
+    /// The first of [`joint_error`]; needs poses.
+    JointError,
+    /// Its second.
+    JointsNear,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::SsimGaussian,
         Self::SsimUniform51,
         Self::Psnr,
         Self::L1,
         Self::ForegroundL1,
         Self::SilhouetteIou,
+        Self::JointError,
+        Self::JointsNear,
     ];
 
     /// What people call it, with an arrow to the better side.
@@ -51,6 +58,8 @@ impl Metric {
             Self::L1 => "L1 ↓",
             Self::ForegroundL1 => "foreground L1 ↓",
             Self::SilhouetteIou => "silhouette IoU ↑",
+            Self::JointError => "joint error ↓",
+            Self::JointsNear => "joints near ↑",
         }
     }
 }
@@ -69,8 +78,21 @@ pub struct EvaluateRequest {
     pub masks: Option<PathBuf>,
     /// Folder of the backgrounds without anybody.
     pub backgrounds: Option<PathBuf>,
+    /// Where the true joints are.
+    pub poses: Option<TruePoses>,
     /// The size at which all is compared; without it, all must be of the truth's size.
     pub size: Option<(u32, u32)>,
+}
+
+/// The joints that drawn people are to have, and what finds those that they have.
+#[derive(Debug, Clone)]
+pub struct TruePoses {
+    /// Folder of pose files.
+    pub folder: PathBuf,
+    /// What they count in.
+    pub frame: Frame,
+    /// Weights of a [`JointFinder`]; without them the built-in ones, for toybox people.
+    pub finder: Option<PathBuf>,
 }
 
 /// One picture.
@@ -102,7 +124,7 @@ pub struct Evaluation {
     pub count: usize,
     /// The size that all were resized to, if they were.
     pub size: Option<(u32, u32)>,
-    /// The rows; where masks and backgrounds were given, the first is the truth itself, the best there can be.
+    /// The rows; where poses, or masks and backgrounds were given, the first is the truth itself, the best there can be.
     pub rows: Vec<Row>,
 }
 
@@ -142,8 +164,9 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
     };
     let masks = request.masks.as_ref().map(matching).transpose()?;
     let backgrounds = request.backgrounds.as_ref().map(matching).transpose()?;
+    let poses = request.poses.as_ref().map(|poses| Poses::read(poses, truth.keys())).transpose()?;
     let mut rows = Vec::new();
-    if masks.is_some() && backgrounds.is_some() {
+    if poses.is_some() || (masks.is_some() && backgrounds.is_some()) {
         rows.push(("truth".to_owned(), truth.clone()));
     }
     for (name, folder) in &request.rows {
@@ -163,9 +186,12 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
         let background = backgrounds.as_ref().map(like).transpose()?;
         for (row, files) in &mut rows {
             let drawn = like(files)?;
-            let scores = guarded("scoring", || {
+            let mut scores = guarded("scoring", || {
                 Ok(score(&picture, &drawn, mask.as_ref(), background.as_ref()))
             })?;
+            if let Some(poses) = &poses {
+                scores.extend(poses.score(name, &drawn)?);
+            }
             row.pictures.push(PictureScores { name: name.clone(), scores });
         }
     }
@@ -198,6 +224,40 @@ fn score(
         ),
     ];
     all.into_iter().filter_map(|(metric, value)| Some((metric, value?))).collect()
+}
+
+/// Poses by the names of the pictures, and the finder.
+struct Poses {
+    files: BTreeMap<String, PathBuf>,
+    frame: Frame,
+    finder: JointFinder,
+}
+
+impl Poses {
+    fn read<'a>(poses: &TruePoses, names: impl Iterator<Item = &'a String>) -> Result<Self, Error> {
+        let mut files = BTreeMap::new();
+        for name in names {
+            let file = poses.folder.join(name).with_extension("txt");
+            if !file.is_file() {
+                let what = format!(
+                    "holds no pose {name}.txt; give a folder with 18 lines `x y` for each picture"
+                );
+                return Err(Fault::at(&poses.folder, None, what).into());
+            }
+            files.insert(name.clone(), file);
+        }
+        let finder = JointFinder::load(poses.finder.as_deref())?;
+        Ok(Self { files, frame: poses.frame, finder })
+    }
+
+    fn score(&self, name: &str, drawn: &RgbImage) -> Result<Scores, Error> {
+        let size = drawn.dimensions();
+        let pose = super::read(&self.files[name], self.frame, size)?;
+        let found = joint_error(&self.finder.find(drawn)?, &pose, size);
+        let both =
+            found.map(|(error, near)| [(Metric::JointError, error), (Metric::JointsNear, near)]);
+        Ok(both.into_iter().flatten().collect())
+    }
 }
 
 fn means(pictures: &[PictureScores]) -> Scores {
@@ -299,7 +359,7 @@ mod tests {
             rows: vec![("drawn".into(), at("drawn", 210))],
             masks: Some(at("masks", 255)),
             backgrounds: Some(at("backgrounds", 0)),
-            size: None,
+            ..Default::default()
         };
         let found = evaluate(&request).unwrap();
         let names: Vec<&str> = found.rows.iter().map(|row| row.name.as_str()).collect();

@@ -18,7 +18,7 @@ use super::networks::{Evidence, Fusion, Routes};
 use super::shape::{GeneratorShape, Tuning};
 use super::weights::PoseWeights;
 use crate::error::guarded;
-use crate::{Base, Error, Painter, Sampling};
+use crate::{Base, Error, Painter, Sampling, picture};
 
 /// How pictures are sampled.
 #[derive(Clone)]
@@ -102,6 +102,14 @@ impl PoseGenerator {
         (self.shape.width, self.shape.height)
     }
 
+    /// What photos and drawings show, `[B, 3, H', W']` and `[B, 3, H, W]` in [-1, 1].
+    pub fn look(&self, sources: &Tensor, poses: &Tensor) -> Result<Evidence, Error> {
+        guarded("looking at photo and pose", || {
+            let encoder = self.source_encoder.as_ref();
+            Ok(Evidence::gather(&self.fusion, encoder, &self.shape, sources, poses))
+        })
+    }
+
     /// One picture for each drawing of a pose `[B, 3, H, W]` and seed, in one batch; nothing where `on_step` stopped it.
     /// Photos are one for all, `[1, 3, H', W']`, or one for each. All in [-1, 1].
     pub fn draw(
@@ -112,7 +120,19 @@ impl PoseGenerator {
         seeds: &[u64],
         on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<Vec<RgbImage>>, Error> {
-        let (batch, size) = (seeds.len() as i64, poses.size());
+        let sources = sources.repeat([seeds.len() as i64 / sources.size()[0], 1, 1, 1]);
+        self.draw_evidence(sampling, &self.look(&sources, poses)?, seeds, on_step)
+    }
+
+    /// The same from what was seen before.
+    pub fn draw_evidence(
+        &self,
+        sampling: &PoseSampling,
+        evidence: &Evidence,
+        seeds: &[u64],
+        on_step: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<Vec<RgbImage>>, Error> {
+        let (batch, size) = (seeds.len() as i64, evidence.drawings.size());
         let f = self.vae.downscale();
         if size.len() != 4
             || size[0] != batch
@@ -126,16 +146,8 @@ impl PoseGenerator {
         }
         guarded("drawing", || {
             tch::no_grad(|| {
-                let sources = sources.repeat([batch / sources.size()[0], 1, 1, 1]);
-                let evidence = Evidence::gather(
-                    &self.fusion,
-                    self.source_encoder.as_ref(),
-                    &self.shape,
-                    &sources,
-                    poses,
-                );
                 let kind = self.unet.kind();
-                let guidance = sampling.scales.guidance(&self.routes, &evidence, kind);
+                let guidance = sampling.scales.guidance(&self.routes, evidence, kind);
                 let painter =
                     Painter { unet: &self.unet, vae: &self.vae, schedule: &self.schedule };
                 let sampling = Sampling {
@@ -148,6 +160,18 @@ impl PoseGenerator {
                     height: size[2],
                 };
                 painter.draw_guided(&sampling, &guidance, seeds, on_step)
+            })
+        })
+    }
+
+    /// A picture as the codec alone gives it back: what no picture that is drawn can be better than. `[1, 3, H, W]` in
+    /// [-1, 1].
+    pub fn through_the_codec(&self, picture: &Tensor) -> Result<RgbImage, Error> {
+        guarded("coding a picture", || {
+            tch::no_grad(|| {
+                let latents = self.vae.encode(picture).mean * self.vae.scaling_factor();
+                let decoded = self.vae.decode(&latents).squeeze_dim(0);
+                Ok(picture::to_rgb(&decoded.to_device(Device::Cpu))?)
             })
         })
     }

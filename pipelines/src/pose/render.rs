@@ -80,11 +80,11 @@ pub fn check(
     Ok(picture::write(&file, &overlay(&pixels, &skeleton), None, existing)?)
 }
 
-fn is_png(path: &Path) -> bool {
+pub(super) fn is_png(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
 }
 
 /// The picture of a file.
-fn name(file: &Path) -> PathBuf {
+pub(super) fn name(file: &Path) -> PathBuf {
     PathBuf::from(file.file_name().unwrap_or_default()).with_extension("png")
 }

@@ -10,7 +10,7 @@ use models::schedule::NoiseSchedule;
 use models::unet::UNet;
 use models::vit::{VisionConfig, VisionEncoder};
 use models::weights::Checkpoint;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::contrast::Contrast;
 use super::fusion::FusionStep;
@@ -22,7 +22,7 @@ use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::weights::{PoseRecord, PoseWeights, TrainedOn};
 use crate::error::guarded;
 use crate::train::{Observer, Outcome};
-use crate::{Base, DeviceChoice, Error};
+use crate::{Base, DeviceChoice, Error, Precision};
 
 /// The file of the first stage in the folder of its run.
 const FUSION_FILE: &str = "fusion.safetensors";
@@ -150,6 +150,8 @@ pub struct GeneratorPlan {
     pub offset_noise: f64,
     /// Share of pairs of the same picture twice; FPDM has 0.05.
     pub identity_pairs: f64,
+    /// Of the numbers in the file; the state that a run goes on from is f32 all the same.
+    pub file_precision: Precision,
 }
 
 impl GeneratorPlan {
@@ -175,6 +177,7 @@ impl GeneratorPlan {
             dropping: Dropping::default(),
             offset_noise: 0.1,
             identity_pairs: 0.05,
+            file_precision: Precision::F32,
         })
     }
 
@@ -263,6 +266,8 @@ fn generator(
         let path = run.output.join(GENERATOR_FILE);
         let mut tensors = plan.fusion.first_stage()?;
         tensors.extend(copies(&leaves));
+        let kind = plan.file_precision.resolve(Device::Cpu);
+        let tensors = tensors.into_iter().map(|(name, x)| (name, x.to_kind(kind))).collect();
         PoseRecord { steps, ..record.clone() }.write(&path, tensors)?;
         Ok(path)
     };

@@ -30,6 +30,10 @@ const RECORD_KEY: &str = "personalize.pose";
 /// A tensor without which there is no fusion embedding.
 const COMBINER_KEY: &str = "combiner.output_layer.weight";
 
+/// The pose weights that come with this program, for the built-in base.
+const BUILT_IN: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/toybox/pose/pose.safetensors");
+
 /// What a file of pose weights says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoseRecord {
@@ -141,6 +145,17 @@ impl PoseWeights {
         Ok(weights)
     }
 
+    /// The file that comes with this program.
+    pub fn built_in() -> Result<Self, Error> {
+        let path = Path::new(BUILT_IN).canonicalize().map_err(|_| {
+            Error::Usage(format!(
+                "no pose weights are given, and the built-in ones are not at {BUILT_IN} any more; pass --weights FILE, or \
+                 build again where the source lies now"
+            ))
+        })?;
+        Self::open(&path)
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
@@ -190,7 +205,7 @@ impl PoseWeights {
         Ok(Checkpoint::open(folder, &stem, None, kind, device)?)
     }
 
-    /// Every tensor of the first stage, f32, for the file of the second.
+    /// Every tensor of the first stage, for the file of the second.
     pub(super) fn first_stage(&self) -> Result<Vec<(String, Tensor)>, Error> {
         let all = Tensor::read_safetensors(&self.path).map_err(ModelError::from)?;
         let first = ["image_encoder.", "pose_encoder.", "combiner."];
