@@ -1,5 +1,7 @@
 //! The built program as a user runs it: tiny bases with random weights, tiny photos, one thread.
 
+pub mod people;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -34,6 +34,7 @@ struct RunConfig {
     data: PathBuf,
     frame: String,
     size: String,
+    pairs: usize,
     mirror: bool,
     output: PathBuf,
     steps: u64,
@@ -78,7 +79,10 @@ impl RunConfig {
             }
         }
         let size = self.size()?;
-        let PoseData { train, test } = PoseData::read(&self.data, self.frame.parse()?)?;
+        let PoseData { mut train, test } = PoseData::read(&self.data, self.frame.parse()?)?;
+        if self.pairs > 0 {
+            train.truncate(self.pairs);
+        }
         let test = (!test.is_empty()).then(|| FolderPairs::new(test, size, false, self.seed));
         Ok((FolderPairs::new(train, size, self.mirror, self.seed)?, test.transpose()?))
     }
