@@ -205,7 +205,7 @@ fn bad_poses_sizes_and_photos_are_refused_in_one_sentence() {
     changed[3] = "nan 4".into();
     let nan = written(&scratch("bad/nan.txt"), &changed);
     generate(&nan, &output, &frame).refused(3, &["nan.txt:4", "nan"]);
-    generate(&pose, &output, &["--frame", "256-margin-40"]).refused(3, &["good.txt"]);
+    generate(&pose, &output, &["--frame", "pixels:64x64"]).refused(3, &["good.txt", "outside"]);
     generate(&pose, &output, &[]).refused(2, &["never guessed", "--frame"]);
     generate(&pose, &output, &[&frame[..], &["--size", "36x32"]].concat())
         .refused(2, &["width is 36 pixels", "multiple of 8"]);
