@@ -102,7 +102,13 @@ pub fn joints(
         step: 0,
         steps,
         accumulation: 1,
-        learning_rate: LearningRate { peak: 2e-3, shape: LrShape::Cosine, warmup: 20, steps },
+        learning_rate: LearningRate {
+            peak: 2e-3,
+            shape: LrShape::Cosine,
+            end: 0.0,
+            warmup: 20,
+            steps,
+        },
         max_grad_norm: 1.0,
         loss_scale: 1.0,
     };

@@ -3,7 +3,7 @@
 use embeddings::fpdm::{Combiner, FusionProjection, PoseStem, SourceProjection};
 use models::params::Params;
 use models::unet::{Conditioning, CrossAttnContext, KeyValue};
-use models::vit::VisionEncoder;
+use models::vit::{VisionEncoder, VisionFeatures};
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
@@ -59,16 +59,14 @@ impl Fusion {
         poses: &Tensor,
         draw: Option<&Generator>,
     ) -> FusionOutput {
-        let reader = self.pose_encoder.as_ref().unwrap_or(&self.image_encoder);
-        let (source, pose) =
-            (self.embed(sources), reader.forward(poses, reader.image_size()).embedding);
-        let fused = self.combiner.forward(&source, &pose, draw);
-        FusionOutput { source, pose, fused }
+        self.fuse(self.embed(sources), poses, draw)
     }
 
-    /// Tokens of photos, for want of another source encoder; `[B, 1 + N, width]`.
-    pub fn tokens(&self, photos: &Tensor, side: i64) -> Tensor {
-        self.image_encoder.forward(photos, side).tokens
+    fn fuse(&self, source: Tensor, poses: &Tensor, draw: Option<&Generator>) -> FusionOutput {
+        let reader = self.pose_encoder.as_ref().unwrap_or(&self.image_encoder);
+        let pose = reader.forward(poses, reader.image_size()).embedding;
+        let fused = self.combiner.forward(&source, &pose, draw);
+        FusionOutput { source, pose, fused }
     }
 }
 
@@ -93,11 +91,14 @@ impl Evidence {
         poses: &Tensor,
     ) -> Self {
         tch::no_grad(|| {
+            let own = &fusion.image_encoder;
+            let VisionFeatures { tokens, embedding } = own.forward(sources, own.image_size());
             let tokens = match source_encoder {
                 Some(encoder) => encoder.forward(sources, shape.source_side).tokens,
-                None => fusion.tokens(sources, shape.source_side),
+                None if shape.source_side == own.image_size() => tokens,
+                None => own.forward(sources, shape.source_side).tokens,
             };
-            let fused = fusion.forward(sources, poses, None).fused;
+            let fused = fusion.fuse(embedding, poses, None).fused;
             let drawings = (poses.to_kind(Kind::Float) * 0.5 + 0.5).to_device(fused.device());
             Self { tokens, fused, drawings }
         })
