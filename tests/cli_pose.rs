@@ -341,3 +341,32 @@ fn drawn_pictures_are_scored_beside_the_source_copied() {
     RgbImage::new(64, 64).save(at("drawn", "b.png")).expect("saved");
     evaluate(&[]).refused(3, &["b.png", "64x64", "128x128", "--size"]);
 }
+
+#[test]
+fn joints_are_scored_where_true_poses_are_given() {
+    let at = |folder: &str, name: &str| scratch("joints").join(folder).join(name);
+    for name in ["a", "b"] {
+        photo(&at("truth", &format!("{name}.png")), 90);
+        photo(&at("drawn", &format!("{name}.png")), 99);
+        written(&at("poses", &format!("{name}.txt")), &lines(0));
+    }
+    let folder = |name: &str| path(&scratch("joints").join(name)).to_owned();
+    let (drawn, truth, poses) = (folder("drawn"), folder("truth"), folder("poses"));
+    let evaluate = |more: &[&str]| {
+        run(&[&["pose", "evaluate", "--drawn", &drawn, "--truth", &truth], more].concat())
+    };
+    let with = ["--poses", &poses, "--frame", "pixels"];
+    let shown: Value =
+        serde_json::from_str(&evaluate(&[&with[..], &["--json"]].concat()).out).expect("JSON");
+    assert_eq!(
+        (&shown["rows"][0]["name"], &shown["rows"][1]["name"]),
+        (&"truth".into(), &"drawn".into())
+    );
+    // Nobody is in these photos, so joints are anywhere; but they are found, and measured.
+    assert!(shown["rows"][1]["means"]["joint_error"].as_f64().expect("a number") > 0.05);
+    assert!(evaluate(&with).out.contains("joints near"));
+    assert_eq!(evaluate(&["--poses", &poses]).code, 2); // a frame is never guessed
+    evaluate(&[&with[..], &["--joints", "nowhere.safetensors"]].concat()).refused(3, &["nowhere"]);
+    fs::remove_file(at("poses", "b.txt")).expect("removed");
+    evaluate(&with).refused(3, &["poses", "no pose b.txt"]);
+}

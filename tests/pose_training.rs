@@ -235,6 +235,39 @@ fn both_modes_start_alike_learn_and_draw() {
     assert_ne!(drawings[0], drawings[1]);
 }
 
+/// Four pairs again and again, which say so or do not.
+struct Four {
+    known: bool,
+}
+
+impl PosePairs for Four {
+    fn pair(&mut self, index: u64, _draw: &Generator) -> Result<PosePair, Error> {
+        let key = index % 4;
+        Ok(PosePair { key, ..rows().pair(key, &Generator::cpu(key))? })
+    }
+
+    fn distinct(&self) -> Option<u64> {
+        self.known.then_some(4)
+    }
+}
+
+#[test]
+fn what_frozen_networks_saw_once_is_what_they_would_see_again() {
+    let (base, folder) = (with_weights("sd1"), tempfile::tempdir().unwrap());
+    let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
+    let losses = |known: bool| {
+        let output = folder.path().join(format!("{known}"));
+        let tuning = Tuning::Light { rank: 2 };
+        let plan = generator_plan(&output, base.path(), &fusion, tuning, 4);
+        let mut watcher = Watcher::default();
+        train_generator(&plan, &mut Four { known }, &mut watcher).unwrap();
+        watcher.losses
+    };
+    for (kept, made_again) in losses(true).into_iter().zip(losses(false)) {
+        assert!((kept - made_again).abs() < 1e-4 * made_again, "{kept} is not {made_again}");
+    }
+}
+
 fn draw(generator: &PoseGenerator, scales: PoseScales) -> Vec<image::RgbImage> {
     let pairs: Vec<PosePair> =
         (0..2).map(|i| rows().pair(i, &Generator::cpu(i)).unwrap()).collect();

@@ -29,7 +29,7 @@ pub struct Clothes {
 
 /// Judges the pictures of a folder by the genes of the same names.
 pub fn clothes(drawn: &Path, genes: &Path) -> Result<Clothes, Box<dyn std::error::Error>> {
-    let mut right = [(0, 0); 3];
+    let mut right = [(0_u32, 0_u32); 3];
     let mut count = 0;
     for entry in std::fs::read_dir(drawn)? {
         let file = entry?.path();
@@ -44,11 +44,11 @@ pub fn clothes(drawn: &Path, genes: &Path) -> Result<Clothes, Box<dyn std::error
         count += 1;
         for (sum, found) in right.iter_mut().zip(judge(&pair.target, &picture)) {
             if let Some(found) = found {
-                *sum = (sum.0 + usize::from(found), sum.1 + 1);
+                *sum = (sum.0 + u32::from(found), sum.1 + 1);
             }
         }
     }
-    let [top, bottom, pattern] = right.map(|(right, of)| right as f64 / of.max(1) as f64);
+    let [top, bottom, pattern] = right.map(|(right, of)| f64::from(right) / f64::from(of.max(1)));
     Ok(Clothes { count, top, bottom, pattern })
 }
 

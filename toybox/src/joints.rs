@@ -39,9 +39,10 @@ impl Find<'_> {
         for i in 0..BATCH {
             let pair = &self.pairs[places.int64_value(&[i]) as usize];
             let (photo, pose) = (photos::read(&pair.target)?, pair.pose);
-            let (photo, pose) = match coins.double_value(&[0, i]) < 0.5 {
-                true => mirrored(&photo, &pose),
-                false => (photo, pose),
+            let (photo, pose) = if coins.double_value(&[0, i]) < 0.5 {
+                mirrored(&photo, &pose)
+            } else {
+                (photo, pose)
             };
             joints.push(in_cells(&pose, photo.dimensions()));
             let mut picture = photos::to_tensor(&photo);

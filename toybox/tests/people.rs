@@ -42,7 +42,7 @@ fn ten_pairs_are_read_without_a_fault_in_both_layouts() {
 fn the_silhouette_is_where_the_picture_is_not_its_background() {
     let mut sum = 0.0;
     for index in 0..20 {
-        let scene = pair(5, index).target;
+        let scene = pair(5, index, Place::Anywhere).target;
         let mask = Mask::light(&scene.silhouette());
         let seen = Mask::silhouette(&scene.draw(), &scene.deserted());
         let iou = mask.iou(&seen).unwrap();

@@ -50,7 +50,7 @@ fn the_built_in_weights_follow_the_pose_and_draw_the_person() {
     let evidence = generator.look(&stacked(&sources), &stacked(&drawings)).unwrap();
     let sampling = PoseSampling { steps: 10, ..PoseSampling::default() };
     let seeds: Vec<u64> = (0..COUNT).collect();
-    let mut drawn = |evidence: &Evidence| -> Vec<RgbImage> {
+    let drawn = |evidence: &Evidence| -> Vec<RgbImage> {
         let go_on = &mut |_, _| ControlFlow::Continue(());
         generator.draw_evidence(&sampling, evidence, &seeds, go_on).unwrap().unwrap()
     };

@@ -74,9 +74,10 @@ impl PosePairs for FolderPairs {
         let source = self.photo(&source, source_size(self.size))?;
         let target = self.photo(&target, self.size)?;
         let mirror = self.mirror && draw.rand(&[1]).double_value(&[0]) < 0.5;
-        let (source, (target, pose)) = match mirror {
-            true => (photos::mirrored(&source), mirrored(&target, &pose)),
-            false => (source, (target, pose)),
+        let (source, (target, pose)) = if mirror {
+            (photos::mirrored(&source), mirrored(&target, &pose))
+        } else {
+            (source, (target, pose))
         };
         let tensor = |picture: &RgbImage| to_tensor(picture).squeeze_dim(0);
         Ok(PosePair {

@@ -119,9 +119,10 @@ impl PosePlan {
         let poses = poses.collect::<Result<Vec<_>, Error>>()?;
         let device = request.device.resolve()?;
         let kind = request.precision.resolve(device);
-        let folder = match is_png(&request.output) {
-            true => request.output.parent().unwrap_or(Path::new("")),
-            false => &request.output,
+        let folder = if is_png(&request.output) {
+            request.output.parent().unwrap_or(Path::new(""))
+        } else {
+            &request.output
         };
         prepare_folder(folder)?;
         Ok(Self { request, weights, base, source, poses, size, device, kind })
@@ -212,9 +213,10 @@ pub fn generate(
             return Ok(PosePictures { paths, interrupted: true });
         };
         for ((pose, _), drawn) in some.iter().zip(drawn) {
-            let file = match is_png(&request.output) {
-                true => request.output.clone(),
-                false => request.output.join(name(pose)),
+            let file = if is_png(&request.output) {
+                request.output.clone()
+            } else {
+                request.output.join(name(pose))
             };
             let parameters = plan.parameters(pose, &hash);
             let path = picture::write(&file, &drawn, Some(&parameters), existing)?;

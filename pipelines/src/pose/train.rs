@@ -231,12 +231,11 @@ fn generator(
     let mut leaves = added.parameters();
     let unet = match &shape.tuning {
         Tuning::Full | Tuning::New { .. } => {
-            let source = match shape.tuning {
-                Tuning::New { .. } => Fresh::new(run.seed.wrapping_add(1), kind, device),
-                _ => {
-                    let weights = base.folder.unet_weights(Kind::Float, device)?;
-                    Fresh::starting_from(weights, kind, |_| true)
-                }
+            let source = if matches!(shape.tuning, Tuning::New { .. }) {
+                Fresh::new(run.seed.wrapping_add(1), kind, device)
+            } else {
+                let weights = base.folder.unet_weights(Kind::Float, device)?;
+                Fresh::starting_from(weights, kind, |_| true)
             };
             let unet = UNet::new(&Params::root(&source), shape.tuning.unet(&base.folder));
             source.require_complete()?;
