@@ -256,9 +256,13 @@ fn what_frozen_networks_saw_once_is_what_they_would_see_again() {
     let (base, folder) = (with_weights("sd1"), tempfile::tempdir().unwrap());
     let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
     let losses = |known: bool| {
-        let output = folder.path().join(format!("{known}"));
-        let tuning = Tuning::Light { rank: 2 };
-        let plan = generator_plan(&output, base.path(), &fusion, tuning, 4);
+        // Parameters stay where they are: AdamW's first steps make much of a gradient's last digit.
+        let run = PoseRun::generator(folder.path().join(format!("{known}")));
+        let run = on_the_cpu(run, 4, 1e-12);
+        let (base, fusion) = (opened(base.path()), PoseWeights::open(&fusion).unwrap());
+        let (tuning, first) = (Tuning::Light { rank: 2 }, &fusion.record.fusion);
+        let shape = GeneratorShape::new(&base.folder, first, None, tuning, SIZE);
+        let plan = GeneratorPlan::new(run, base, fusion, None, shape).unwrap();
         let mut watcher = Watcher::default();
         train_generator(&plan, &mut Four { known }, &mut watcher).unwrap();
         watcher.losses
