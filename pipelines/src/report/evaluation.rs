@@ -1,9 +1,10 @@
 //! The report of an evaluation.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use embeddings::Concept;
+use image::RgbImage;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use super::{command, curves};
 use crate::Error;
 use crate::evaluate::{EvaluateRequest, Metric, PromptResult, Results, Summary, request};
 use crate::generate::GeneratePlan;
-use crate::photos;
+use crate::photos::{self, PhotoError};
 
 /// Of a grid's pictures, in pixels.
 const CELL: u32 = 192;
@@ -109,16 +110,16 @@ fn values(results: &Results, metric: Metric) -> Vec<f64> {
     results.prompts.iter().filter_map(|prompt| prompt.scores.get(&metric).copied()).collect()
 }
 
-/// The photos, where the folder says in which they lie.
+/// The photos as they were compared, where the folder says in which they lie.
 fn pictures_of(request: Option<&EvaluateRequest>, results: &Results) -> Markup {
     let Some(request) = request else {
         return page::notice(
             "The folder does not say where the photos lie; their names and hashes are in the protocol.",
         );
     };
-    let show = |path: std::path::PathBuf| {
+    let show = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let picture = match photos::read(&path) {
+        let picture = match compared(path, request.masks.as_deref()) {
             Ok(pixels) => page::picture(&pixels, SIDE, &format!("photo {name}")),
             Err(error) => page::notice(&error.to_string()),
         };
@@ -134,8 +135,15 @@ fn pictures_of(request: Option<&EvaluateRequest>, results: &Results) -> Markup {
     let same = same.eq(results.protocol.photos.iter().cloned().map(Some));
     html! {
         @if !same { (page::notice("These are not the photos that were compared: the folder has changed since.")) }
-        (page::gallery(&files.into_iter().map(show).collect::<Vec<_>>()))
+        @if request.masks.is_some() { p.caption { "As they were compared: what is not the subject is grey." } }
+        (page::gallery(&files.iter().map(show).collect::<Vec<_>>()))
     }
+}
+
+fn compared(photo: &PathBuf, masks: Option<&Path>) -> Result<RgbImage, PhotoError> {
+    let Some(masks) = masks else { return photos::read(photo) };
+    let mask = &photos::masks(masks, std::slice::from_ref(photo))?[0];
+    photos::read_masked(photo, mask)
 }
 
 /// A row a prompt, a column a seed.
@@ -225,7 +233,7 @@ fn by_prompt(results: &Results) -> Markup {
                 tbody {
                     @for prompt in &results.prompts {
                         tr {
-                            th scope="row" { (prompt.prompt) }
+                            th.prompt scope="row" { (prompt.prompt) }
                             @for metric in &metrics {
                                 td { (prompt.scores.get(metric).map_or("–".to_owned(), |x| format!("{x:.4}"))) }
                             }
