@@ -10,8 +10,8 @@ use std::process::Child;
 use std::sync::OnceLock;
 
 use cli::{
-    Run, base, finish, generate, interrupt, personalize, photos, run, scratch, spawn, train,
-    train_command, write_tensor,
+    Run, base, finish, generate, interrupt, personalize, photos, run, scratch, spawn, step_lines,
+    train, train_command, write_tensor,
 };
 use embeddings::file::ConceptFile;
 use serde_json::Value;
@@ -27,13 +27,8 @@ fn train_core(out: &Path, more: &[&str]) -> Run {
     train(out, &[&SMALL, more].concat())
 }
 
-fn log(folder: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(folder.join("log.jsonl")).expect("a log");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
-}
-
 fn numbers(folder: &Path, key: &str) -> Vec<f64> {
-    log(folder).iter().map(|record| record[key].as_f64().expect("a number")).collect()
+    step_lines(folder).iter().map(|record| record[key].as_f64().expect("a number")).collect()
 }
 
 fn concept(folder: &Path) -> ConceptFile {
@@ -65,7 +60,7 @@ fn the_default_method_logs_each_term_by_name_and_starts_both_regularisers_at_zer
         &["--batch-size", "2", "--quiet", "--output", path(&out)],
     ];
     run(&arguments.concat()).paths();
-    let records = log(&out);
+    let records = step_lines(&out);
     let term = |record: &Value, i: usize| {
         let [name, value] = [0, 1].map(|j| record["terms"][i][j].clone());
         (name.as_str().expect("a name").to_owned(), value.as_f64().expect("a number"))
@@ -112,7 +107,7 @@ fn a_regulariser_that_counts_keeps_its_loss_low() {
         let weights = ["--set", weight, "--set", "core.lambda_attn=0", "--steps", "16"];
         train_core(&out, &weights).paths();
         let term = |record: &Value| record["terms"][1][1].as_f64().expect("a number");
-        log(&out)[8..].iter().map(term).sum()
+        step_lines(&out)[8..].iter().map(term).sum()
     };
     let (free, bound) =
         (late("unbound", "core.lambda_emb=1e-12"), late("bound", "core.lambda_emb=100"));
@@ -148,7 +143,7 @@ fn every_preset_trains_both_families_in_either_precision() {
             let terms = record["terms"].as_array().expect("a list");
             terms.iter().map(|term| term[0].to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&log(&out)[1]).len(), 3, "{preset}");
+        assert_eq!(names(&step_lines(&out)[1]).len(), 3, "{preset}");
         assert!(numbers(&out, "loss").iter().all(|loss| loss.is_finite()), "{preset}");
     }
 }
@@ -170,7 +165,7 @@ fn the_norm_is_held_in_the_window_and_a_run_resumed_inside_it_is_the_same_to_the
     interrupt_after(&mut child, 5);
     let ended = finish(child);
     assert_eq!(ended.code, 130, "{}", ended.err);
-    let done = log(&stopped).len();
+    let done = step_lines(&stopped).len();
     assert!((5..8).contains(&done), "it ended after step {done}, which is not in the window");
     train_core(&stopped, &[&all[..], &["--resume"]].concat()).paths();
     assert_eq!(numbers(&stopped, "loss"), numbers(&whole, "loss"));
@@ -336,7 +331,7 @@ fn the_regularisers_go_with_layers_and_with_mappers() {
         let core = [&all[..], &["--preset", "core"]].concat();
         let (whole, stopped) = (scratch(method), scratch(&format!("{method}-stopped")));
         train(&whole, &[&core[..], &["--steps", "4"]].concat()).paths();
-        let first = &log(&whole)[0]["terms"];
+        let first = &step_lines(&whole)[0]["terms"];
         let term = |i: usize| first[i][1].as_f64().expect("a number");
         assert_eq!(
             (&first[1][0], &first[2][0]),
@@ -356,7 +351,7 @@ fn the_regularisers_go_with_layers_and_with_mappers() {
         let pass = ["--set", "core.attn_mode=full_pass", "--steps", "1"];
         let full = scratch(&format!("{method}-full"));
         train(&full, &[&all[..], &pass].concat()).paths();
-        assert_eq!(log(&full)[0]["terms"].as_array().map(Vec::len), Some(3), "{method}");
+        assert_eq!(step_lines(&full)[0]["terms"].as_array().map(Vec::len), Some(3), "{method}");
     }
 }
 

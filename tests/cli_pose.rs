@@ -96,7 +96,7 @@ fn a_pose_becomes_a_picture_of_the_size_that_was_asked_for() {
     };
     let output = scratch("stand.png");
     let found = render(&["--frame", "pixels", "--size", "128x128", "--output", path(&output)]);
-    assert_eq!(found.paths(), [output.clone()]);
+    assert_eq!(found.paths(), std::slice::from_ref(&output));
     let drawn = image::open(&output).expect("a picture").into_rgb8();
     assert_eq!(drawn.dimensions(), (128, 128));
     assert!(drawn.pixels().any(|pixel| pixel[2] > 100));
@@ -105,7 +105,7 @@ fn a_pose_becomes_a_picture_of_the_size_that_was_asked_for() {
     let folder = scratch("rendered");
     let large = ["--frame", "pixels:128x128", "--size", "256x256", "--output", path(&folder)];
     let file = folder.join("stand.png");
-    assert_eq!(render(&large).paths(), [file.clone()]);
+    assert_eq!(render(&large).paths(), std::slice::from_ref(&file));
     assert_eq!(image::open(&file).expect("a picture").into_rgb8().dimensions(), (256, 256));
     assert_eq!(render(&large).paths(), [folder.join("stand-1.png")]);
     assert_eq!(render(&[&large[..], &["--force"]].concat()).paths(), [file]);
@@ -162,7 +162,7 @@ fn a_skeleton_is_laid_over_its_photo() {
         "--output",
         path(&output),
     ]);
-    assert_eq!(found.paths(), [output.clone()]);
+    assert_eq!(found.paths(), std::slice::from_ref(&output));
     let (before, after) = (
         image::open(&picture).expect("one").into_rgb8(),
         image::open(&output).expect("one").into_rgb8(),

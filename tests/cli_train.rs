@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cli::{
-    base, changed_base, finish, interrupt, photos, run, scratch, spawn, state, train, train_command,
+    base, changed_base, finish, interrupt, log_lines, photos, run, scratch, spawn, state,
+    step_lines, train, train_command,
 };
 use embeddings::file::ConceptFile;
 use serde_json::Value;
@@ -19,23 +20,13 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// The lines of `log.jsonl` that tell of steps.
-fn log(folder: &Path) -> Vec<Value> {
-    lines(folder).into_iter().filter(|line| line["loss"].is_number()).collect()
-}
-
-/// Those that tell of measurements.
+/// The lines of a run's log that tell of measurements.
 fn measured(folder: &Path) -> Vec<Value> {
-    lines(folder).into_iter().filter(|line| !line["loss"].is_number()).collect()
-}
-
-fn lines(folder: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(folder.join("log.jsonl")).expect("a log");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    log_lines(folder).into_iter().filter(|line| !line["loss"].is_number()).collect()
 }
 
 fn losses(folder: &Path) -> Vec<f64> {
-    log(folder).iter().map(|record| record["loss"].as_f64().expect("a number")).collect()
+    step_lines(folder).iter().map(|record| record["loss"].as_f64().expect("a number")).collect()
 }
 
 /// The numbers of the concept in a run's folder.
@@ -64,7 +55,7 @@ fn a_quiet_run_prints_the_concept_s_path_and_leaves_log_configuration_and_state(
     assert_eq!(trained.err, "");
     let files = ["cat.safetensors", "config.toml", "log.jsonl", "report.html", "state.safetensors"];
     assert_eq!(names(&out), files);
-    let steps: Vec<_> = log(&out).iter().map(|record| record["step"].as_u64()).collect();
+    let steps: Vec<_> = step_lines(&out).iter().map(|record| record["step"].as_u64()).collect();
     assert_eq!(steps, [Some(1), Some(2)]);
     let config = fs::read_to_string(out.join("config.toml")).expect("a configuration");
     for line in ["min_snr_gamma = 5.0", "seed = 3", "steps = 2", "adam_beta2 = 0.999"] {
@@ -109,8 +100,13 @@ fn the_validation_loss_is_of_the_same_samples_at_every_step() {
     let found = of(&out);
     let steps: Vec<u64> = found.iter().map(|(step, _)| *step).collect();
     assert_eq!(steps, [0, 2, 3], "at the start, at the interval and after the last step");
-    assert!(found.iter().all(|(_, loss)| *loss == found[0].1), "nothing was learnt: {found:?}");
-    assert!(losses(&out)[0] != losses(&out)[1], "while the training loss wanders");
+    let bits = |loss: &f64| loss.to_bits();
+    assert!(
+        found.iter().all(|(_, loss)| bits(loss) == bits(&found[0].1)),
+        "nothing was learnt: {found:?}"
+    );
+    let wandering = losses(&out);
+    assert_ne!(bits(&wandering[0]), bits(&wandering[1]), "while the training loss wanders");
 
     let learning = scratch("validated-learning");
     train(&learning, &["--steps", "20", "--lr", "0.01", "--validate-every", "20"]).paths();
@@ -142,7 +138,7 @@ fn the_best_concept_stays_when_later_steps_ruin_it_also_in_a_resumed_run() {
     assert_eq!(kept(&out), best(&out));
     let vectors_then = vectors(&out);
     train(&out, &[&["--steps", "7", "--resume"], &ruinous as &[_]].concat()).paths();
-    assert_eq!(log(&out).len(), 7);
+    assert_eq!(step_lines(&out).len(), 7);
     assert_eq!(kept(&out), best(&out));
     assert!(best(&out) == 7 || vectors(&out) == vectors_then);
     let last = scratch("last");
@@ -177,7 +173,7 @@ fn samples_are_judged_and_saves_leave_snapshots() {
         }
     }
     assert_eq!(names(&out.join("snapshots")), ["cat-000001.safetensors"]);
-    let cosine = &log(&out)[1]["measures"][0];
+    let cosine = &step_lines(&out)[1]["measures"][0];
     assert_eq!(cosine[0], "cosine_to_class");
     let value = cosine[1].as_f64().expect("a number");
     assert!(value > 0.9 && value < 1.0, "two steps from the class: {value}");
@@ -209,7 +205,7 @@ fn a_used_folder_needs_force_or_resume() {
     assert_eq!(fs::read(out.join("config.toml")).expect("a configuration"), config);
     assert_eq!(train(&out, &["--resume", "--force"]).code, 2);
     train(&out, &["--force", "--lr", "0.1", "--steps", "1"]).paths();
-    assert_eq!(log(&out).len(), 1);
+    assert_eq!(step_lines(&out).len(), 1);
     let state = out.join("state.safetensors");
     let whole = fs::read(&state).expect("a state");
     fs::write(&state, &whole[..whole.len() / 2]).expect("written");
@@ -329,7 +325,7 @@ fn gradient_checkpointing_changes_memory_and_not_the_gradient() {
     let first = |name: &str, more: &[&str]| {
         let out = scratch(name);
         train(&out, &[&["--steps", "1"], more].concat()).paths();
-        let record = log(&out).swap_remove(0);
+        let record = step_lines(&out).swap_remove(0);
         ["loss", "gradient_norm"].map(|key| record[key].as_f64().expect("a number"))
     };
     let (plain, checkpointed) =

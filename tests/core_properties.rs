@@ -199,7 +199,13 @@ fn fit(
         step: 0,
         steps,
         accumulation,
-        learning_rate: LearningRate { peak: 5e-3, shape: LrShape::Constant, warmup: 0, steps },
+        learning_rate: LearningRate {
+            peak: 5e-3,
+            shape: LrShape::Constant,
+            end: 0.0,
+            warmup: 0,
+            steps,
+        },
         max_grad_norm: 0.0,
         loss_scale: 1.0,
     };

@@ -68,10 +68,10 @@ impl Observer for Watcher {
         let Event::Step(record) = event else { return ControlFlow::Continue(()) };
         self.losses.push(record.loss);
         self.terms = record.terms.iter().map(|(name, _)| *name).collect();
-        match self.stop_after == Some(record.step) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if self.stop_after == Some(record.step) {
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 }
 

@@ -63,6 +63,13 @@ fn every_make_target_is_in_the_makefile() {
     }
 }
 
+/// What a link calls a heading.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    let text: String = heading.trim_start_matches('#').trim().chars().filter(kept).collect();
+    text.to_lowercase().replace(' ', "-")
+}
+
 #[test]
 fn every_link_of_the_documents_leads_to_a_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -77,7 +84,13 @@ fn every_link_of_the_documents_leads_to_a_file() {
         let text = std::fs::read_to_string(&document).unwrap();
         for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if !target.starts_with("https://") {
-                let path = document.parent().unwrap().join(target);
+                let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+                let path = document.parent().unwrap().join(file);
+                let headings = |text: String| -> Vec<String> {
+                    text.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
+                };
+                let known = || headings(std::fs::read_to_string(&path).unwrap());
+                assert!(heading.is_empty() || known().contains(&heading.to_owned()), "{target}");
                 assert!(path.is_file(), "{}: {target}", document.display());
                 found += 1;
             }

@@ -136,6 +136,7 @@ fn trainer(request: &DistillRequest, student: &TextualInversion) -> Trainer {
         learning_rate: LearningRate {
             peak: request.learning_rate,
             shape: LrShape::Cosine,
+            end: 0.0,
             warmup: 0,
             steps: request.steps,
         },

@@ -212,7 +212,13 @@ impl Refiner<'_> {
             steps,
             // One noise at a time, so that it fits wherever the picture itself does.
             accumulation: samples,
-            learning_rate: LearningRate { peak, shape: LrShape::Constant, warmup: 0, steps },
+            learning_rate: LearningRate {
+                peak,
+                shape: LrShape::Constant,
+                end: 0.0,
+                warmup: 0,
+                steps,
+            },
             max_grad_norm: config.max_grad_norm,
             loss_scale: if self.unet.kind() == Kind::Half { 1024.0 } else { 1.0 },
         }

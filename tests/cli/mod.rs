@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use image::{Rgb, RgbImage};
+use serde_json::Value;
 use tch::Kind;
 
 /// What became of a command.
@@ -113,6 +114,17 @@ pub fn interrupt(child: &Child) {
 /// What became of a spawned command.
 pub fn finish(child: Child) -> Run {
     Run::new(&child.wait_with_output().expect("it ends"))
+}
+
+/// The lines of a run's log.
+pub fn log_lines(folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("log.jsonl")).expect("a log");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Those of steps; the others tell of measurements.
+pub fn step_lines(folder: &Path) -> Vec<Value> {
+    log_lines(folder).into_iter().filter(|line| line["loss"].is_number()).collect()
 }
 
 /// A folder of this test binary's own for `name`, empty at its start.

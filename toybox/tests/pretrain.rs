@@ -92,11 +92,25 @@ fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
 #[test]
 fn a_widened_network_goes_on_where_the_narrow_one_was() {
     let folder = tempfile::tempdir().unwrap();
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
-    let wide = folder.path().join("base");
-    copy(&base, &wide);
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
+    let narrow = folder.path().join("base");
+    copy(&shipped, &narrow);
+    for part in ["vae", "text_encoder"] {
+        let weights = shipped.join(part).read_dir().unwrap().map(|entry| entry.unwrap().path());
+        for file in weights.filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+            fs::copy(&file, narrow.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let config = narrow.join("unet/config.json");
+    let mut shape: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    shape["block_out_channels"] = serde_json::json!([32, 96, 128, 128]);
+    fs::write(&config, shape.to_string()).unwrap();
+    losses(Part::Unet, &options(folder.path(), 1));
+    let wide = folder.path().join("wide");
+    copy(&narrow, &wide);
     let weights = "unet/diffusion_pytorch_model.safetensors";
-    fs::copy(base.join(weights), wide.join(weights)).unwrap();
+    fs::copy(narrow.join(weights), wide.join(weights)).unwrap();
     toybox::pretrain::widen(&wide).unwrap();
 
     let draw = torch_ext::Generator::cpu(5);
@@ -112,8 +126,8 @@ fn a_widened_network_goes_on_where_the_narrow_one_was() {
             tch::no_grad(|| unet.forward(&latents, &timesteps, &context)),
         )
     };
-    let ((narrow, before), (doubled, after)) = (predict(&base), predict(&wide));
-    assert_eq!(doubled, 2 * narrow);
+    let ((width, before), (doubled, after)) = (predict(&narrow), predict(&wide));
+    assert_eq!(doubled, 2 * width);
     let share =
         ((&after - &before).square().sum(Kind::Double) / before.square().sum(Kind::Double)).sqrt();
     let share = share.double_value(&[]); // of group norms over two levels, whose groups move

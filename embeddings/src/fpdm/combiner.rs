@@ -21,7 +21,7 @@ pub struct CombinerConfig {
 
 /// A gated mixture of two embeddings and of what both together give, of unit length.
 ///
-/// Paper: Baldrati et al. 2022 (CLIP4Cir), figure 3, with a pose in place of the text. The keys are those of FPDM's
+/// Paper: Baldrati et al. 2022 (`CLIP4Cir`), figure 3, with a pose in place of the text. The keys are those of FPDM's
 /// release. B samples.
 pub struct Combiner {
     kpt_projection_layer: Linear,
@@ -87,7 +87,7 @@ mod tests {
                 "output_layer.weight" => &[2., 0., 0., 1.],
                 "dynamic_scalar.0.weight" => &[0.; 8],
                 "dynamic_scalar.3.bias" => &[1.098_612_3], // the gate is 3/4
-                "dynamic_scalar.3.weight" | _ => &[0., 0.],
+                _ => &[0., 0.],                            // the biases and the rest of the gate
             };
             Tensor::from_slice(numbers).view(shape)
         }

@@ -204,10 +204,11 @@ impl UNet {
             sinusoids(timesteps, width, self.config.flip_sin_to_cos, self.config.freq_shift);
         let waves = waves.to_device(self.device).to_kind(self.kind);
         let hidden = self.time_embedding.0.forward(&waves).silu();
-        let mut time = self.time_embedding.1.forward(&hidden);
-        if let Some(bias) = bias {
-            time = time + bias.to_kind(self.kind); // one timestep may meet a bias for each sample
-        }
+        let time = self.time_embedding.1.forward(&hidden);
+        let time = match bias {
+            Some(bias) => time + bias.to_kind(self.kind), // one timestep may meet a bias for each sample
+            None => time,
+        };
         time.expand([batch, -1], false)
     }
 }

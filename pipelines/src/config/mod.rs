@@ -58,6 +58,7 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     pub scale_learning_rate: bool,
     pub lr_schedule: LrShape,
+    pub lr_end: f64,
     pub warmup_steps: u64,
     pub adam_beta1: f64,
     pub adam_beta2: f64,
@@ -65,6 +66,7 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     pub max_grad_norm: f64,
     pub min_snr_gamma: f64,
+    pub timesteps: Timesteps,
     pub seed: u64,
     pub output: PathBuf,
     pub save_every: u64,
@@ -101,10 +103,20 @@ pub enum KeepBest {
 pub enum LrShape {
     /// The same throughout.
     Constant,
-    /// Evenly down to zero.
+    /// Evenly down to its end.
     Linear,
-    /// Half a cosine down to zero.
+    /// Half a cosine down to its end.
     Cosine,
+}
+
+/// How the timesteps of an optimiser step are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timesteps {
+    /// Each by itself.
+    Uniform,
+    /// One in each of as many equal ranges as the step has samples: still uniform, but the step's mean wanders less.
+    Stratified,
 }
 
 impl TrainConfig {
@@ -157,6 +169,9 @@ impl TrainConfig {
             if !value.is_finite() || value < 0.0 {
                 return refuse(format!("{key} is {value}; give a number of 0 or more"));
             }
+        }
+        if !(0.0..=1.0).contains(&self.lr_end) {
+            return refuse(format!("lr_end is {}; give a share from 0 to 1", self.lr_end));
         }
         for (key, value) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
             if !(0.0..1.0).contains(&value) {

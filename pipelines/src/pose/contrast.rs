@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 /// How fusion and target are compared.
 ///
-/// Paper: FPDM, stage one; InfoNCE is van den Oord et al. 2018, equation 4. B pairs, embeddings of width d.
+/// Paper: FPDM, stage one; `InfoNCE` is van den Oord et al. 2018, equation 4. B pairs, embeddings of width d.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Contrast {
     /// What cosines are divided by.
@@ -49,9 +49,12 @@ impl Contrast {
     /// Embeddings of source, target and fusion, `[B, d]` each, to the loss. Rows are targets, columns fusions; there is
     /// no term the other way.
     pub fn loss(&self, source: &Tensor, target: &Tensor, fused: &Tensor) -> ContrastLoss {
-        let extended = |first: &Tensor| match self.source_enhanced {
-            true => Tensor::cat(&[first, source], 0),
-            false => first.shallow_clone(),
+        let extended = |first: &Tensor| {
+            if self.source_enhanced {
+                Tensor::cat(&[first, source], 0)
+            } else {
+                first.shallow_clone()
+            }
         };
         let (rows, columns) = (extended(target), extended(fused)); // [B or 2B, d]
         let scores = unit(&rows).matmul(&unit(&columns).transpose(0, 1)) / self.temperature;

@@ -166,6 +166,7 @@ pub(super) fn fit(
         learning_rate: LearningRate {
             peak: run.learning_rate,
             shape: run.schedule,
+            end: 0.0,
             warmup: run.warmup_steps,
             steps: run.steps,
         },

@@ -102,9 +102,10 @@ fn fusion(
         Ok::<_, Error>(network)
     };
     let image_encoder = build_encoder("image_encoder", run.seed)?;
-    let pose_encoder = match shape.separate_pose_encoder {
-        true => Some(build_encoder("pose_encoder", run.seed.wrapping_add(1))?),
-        false => None,
+    let pose_encoder = if shape.separate_pose_encoder {
+        Some(build_encoder("pose_encoder", run.seed.wrapping_add(1))?)
+    } else {
+        None
     };
     let source = Fresh::new(run.seed.wrapping_add(2), Kind::Float, device);
     let combiner = Combiner::new(&Params::root(&source).pp("combiner"), &shape.combiner);

@@ -2,7 +2,7 @@
 
 use embeddings::PromptTokens;
 use models::schedule::NoiseSchedule;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::latents::LatentCache;
@@ -24,6 +24,8 @@ pub(crate) struct PhotoBatches<'a> {
     pub batch_size: usize,
     /// Micro-batches of an optimiser step.
     pub accumulation: u64,
+    /// Whether the timesteps of an optimiser step lie in equal ranges, one in each.
+    pub stratified: bool,
     /// How many context prompts there are; 0 where the method has none.
     pub context_prompts: usize,
     pub seed: u64,
@@ -33,6 +35,15 @@ impl PhotoBatches<'_> {
     /// The photo of sample `k`.
     fn photo(&self, k: u64) -> usize {
         in_epochs(self.seed, k, self.latents.len())
+    }
+
+    /// Of micro-batch `index`, `[B]`.
+    fn timesteps(&self, index: u64, draw: &Generator) -> Tensor {
+        let (last, batch) = (self.schedule.alpha_bar().len() as i64, self.batch_size as i64);
+        if self.stratified {
+            return stratified(self.seed, index, (batch, self.accumulation), last, draw);
+        }
+        draw.randint(0, last, &[batch])
     }
 
     /// One prompt for all micro-batches of an optimiser step, so that accumulation does not mix references. Epochs
@@ -52,6 +63,23 @@ fn in_epochs(seed: u64, k: u64, n: usize) -> usize {
     let order = Generator::cpu(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(epoch))
         .randperm(n as i64);
     order.int64_value(&[place as i64]) as usize
+}
+
+/// Timesteps below `last` of micro-batch `index`, `[batch]`: over the `accumulation` micro-batches of an optimiser step
+/// one in each of as many equal ranges as the step has samples, the ranges in an order of the step's own.
+fn stratified(
+    seed: u64,
+    index: u64,
+    (batch, accumulation): (i64, u64),
+    last: i64,
+    draw: &Generator,
+) -> Tensor {
+    let ranges = batch as u64 * accumulation;
+    let range = |i: u64| in_epochs(!seed, index * batch as u64 + i, ranges as usize) as f64;
+    let ranges_here = Tensor::from_slice(&(0..batch as u64).map(range).collect::<Vec<_>>());
+    let within = ranges_here + draw.rand(&[batch]).to_kind(Kind::Double); // [B], in units of a range
+    let timesteps = (within * (last as f64 / ranges as f64)).to_kind(Kind::Int64);
+    timesteps.clamp_max(last - 1)
 }
 
 impl PhotoBatches<'_> {
@@ -120,8 +148,7 @@ impl Batches for PhotoBatches<'_> {
         }
         let x_0 = Tensor::cat(&x_0, 0); // [B, 4, h, w]
         let noise = draw.randn(&x_0.size());
-        let last = self.schedule.alpha_bar().len() as i64;
-        let timesteps = draw.randint(0, last, &[self.batch_size as i64]);
+        let timesteps = self.timesteps(index, draw);
         self.inputs(index, &x_0, &noise, &timesteps, prompts)
     }
 }
@@ -129,6 +156,25 @@ impl Batches for PhotoBatches<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_has_a_timestep_in_each_of_its_ranges_and_steps_differ() {
+        let draw = Generator::cpu(3);
+        let step = |step: u64| -> Vec<i64> {
+            let batches = (4 * step..4 * step + 4).map(|i| stratified(7, i, (2, 4), 1000, &draw));
+            let all: Vec<Tensor> = batches.collect();
+            Vec::try_from(Tensor::cat(&all, 0)).expect("a flat tensor of numbers")
+        };
+        let ranges = |step: &[i64]| step.iter().map(|t| t / 125).collect::<Vec<_>>();
+        let (first, second) = (step(0), step(1));
+        for timesteps in [&first, &second] {
+            let mut found = ranges(timesteps);
+            found.sort_unstable();
+            assert_eq!(found, (0..8).collect::<Vec<_>>(), "{timesteps:?}");
+        }
+        assert_ne!(ranges(&first), ranges(&second));
+        assert!(first.iter().any(|t| t % 125 != 0), "{first:?} are the starts of their ranges");
+    }
 
     #[test]
     fn an_epoch_visits_each_once_and_the_next_in_another_order() {

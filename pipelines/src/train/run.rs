@@ -20,6 +20,7 @@ use super::validation::Validation;
 use super::watch::Watch;
 use super::{Event, Observer};
 use crate::Error;
+use crate::config::Timesteps;
 use crate::error::guarded;
 use crate::latents::LatentCache;
 use crate::objective::{Reconstruction, SharedQueries};
@@ -86,6 +87,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
         schedule: &schedule,
         batch_size: config.batch_size as usize,
         accumulation: config.gradient_accumulation.into(),
+        stratified: config.timesteps == Timesteps::Stratified,
         context_prompts: plan.context.as_ref().map_or(0, |context| context.prompts.len()),
         seed: config.seed,
     };
@@ -185,6 +187,7 @@ fn trainer(plan: &TrainPlan, concept: &dyn Concept, draw: Generator) -> Trainer 
         learning_rate: LearningRate {
             peak: config.effective_learning_rate(),
             shape: config.lr_schedule,
+            end: config.lr_end,
             warmup: config.warmup_steps,
             steps: config.steps,
         },

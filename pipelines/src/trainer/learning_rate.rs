@@ -9,6 +9,8 @@ pub struct LearningRate {
     pub peak: f64,
     /// How it falls from there.
     pub shape: LrShape,
+    /// The share of the peak that it falls to.
+    pub end: f64,
     /// Steps of the warm-up.
     pub warmup: u64,
     /// Steps of the run.
@@ -23,12 +25,12 @@ impl LearningRate {
         }
         let rest = self.steps.saturating_sub(self.warmup).max(1);
         let done = (step - self.warmup) as f64 / rest as f64;
-        self.peak
-            * match self.shape {
-                LrShape::Constant => 1.0,
-                LrShape::Linear => (1.0 - done).max(0.0),
-                LrShape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
-            }
+        let left = match self.shape {
+            LrShape::Constant => 1.0,
+            LrShape::Linear => (1.0 - done).max(0.0),
+            LrShape::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
+        };
+        self.peak * (self.end + (1.0 - self.end) * left)
     }
 }
 
@@ -38,7 +40,8 @@ mod tests {
 
     #[test]
     fn warm_up_rises_to_the_peak_and_shapes_fall_from_it() {
-        let at = |shape, step| LearningRate { peak: 2.0, shape, warmup: 4, steps: 12 }.at(step);
+        let rate = |shape, end| LearningRate { peak: 2.0, shape, end, warmup: 4, steps: 12 };
+        let at = |shape, step| rate(shape, 0.0).at(step);
         let close = |shape, step, expected: f64| (at(shape, step) - expected).abs() < 1e-12;
         for (step, expected) in [(0, 0.0), (1, 0.5), (3, 1.5), (4, 2.0), (11, 2.0)] {
             assert!(close(LrShape::Constant, step, expected), "step {step}");
@@ -46,6 +49,9 @@ mod tests {
         for (step, linear, cosine) in [(4, 2.0, 2.0), (8, 1.0, 1.0), (12, 0.0, 0.0)] {
             assert!(close(LrShape::Linear, step, linear), "step {step}");
             assert!(close(LrShape::Cosine, step, cosine), "step {step}");
+        }
+        for (step, linear) in [(4, 2.0), (8, 1.2), (12, 0.4)] {
+            assert!((rate(LrShape::Linear, 0.2).at(step) - linear).abs() < 1e-12, "step {step}");
         }
     }
 }

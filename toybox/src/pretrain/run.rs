@@ -115,6 +115,7 @@ pub(super) fn fit(
         learning_rate: LearningRate {
             peak: options.learning_rate,
             shape: LrShape::Cosine,
+            end: 0.0,
             warmup: (options.steps / 100).max(10),
             steps: options.steps,
         },

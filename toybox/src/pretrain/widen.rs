@@ -19,7 +19,8 @@ const UNEVEN: f64 = 0.1;
 
 /// Doubles the outermost level of `unet/` in the folder of a base: its configuration and its weights.
 ///
-/// The prediction is kept but for the group norms over channels of two levels, whose groups move.
+/// The prediction is kept but for the group norms over channels of two levels, whose groups move, and but for a shortcut of
+/// the second level whose convolution falls away because both levels are now equally wide.
 pub fn widen(base: &Path) -> Result<PathBuf, Error> {
     let folder = base.join("unet");
     let path = folder.join("config.json");
