@@ -339,7 +339,7 @@ fn dino_and_masks_join_pictures_that_are_drawn_already() {
 #[test]
 fn ctrl_c_keeps_the_pictures_and_the_same_command_goes_on() {
     let (stopped, whole) = (scratch("stopped"), scratch("whole"));
-    let many = ["--images", "40", "--no-report"];
+    let many = ["--images", "20", "--no-report"];
     let mut child = spawn(command(&stopped, &many));
     let mut told = Vec::new();
     for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
@@ -359,7 +359,7 @@ fn ctrl_c_keeps_the_pictures_and_the_same_command_goes_on() {
         files
     };
     let kept = pictures(&stopped);
-    assert!((2..60).contains(&kept.len()), "{} pictures of 80", kept.len());
+    assert!((2..30).contains(&kept.len()), "{} pictures of 40", kept.len());
     assert!(!stopped.join("results.json").exists());
     let drawn: Vec<_> =
         kept.iter().map(|p| fs::metadata(p).and_then(|m| m.modified()).unwrap()).collect();
@@ -369,7 +369,7 @@ fn ctrl_c_keeps_the_pictures_and_the_same_command_goes_on() {
     let after: Vec<_> =
         kept.iter().map(|p| fs::metadata(p).and_then(|m| m.modified()).unwrap()).collect();
     assert_eq!(drawn, after, "what was there is not drawn again");
-    assert_eq!(pictures(&stopped).len(), 80);
+    assert_eq!(pictures(&stopped).len(), 40);
     assert_eq!(results(&stopped), results(&whole));
 }
 

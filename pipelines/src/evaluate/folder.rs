@@ -107,8 +107,8 @@ fn keep_results(output: &Path) -> Result<Option<PathBuf>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let names = (1..).map(|n| output.join(format!("results-{n}.json")));
-    let free = names.into_iter().find(|path| !path.exists()).expect("numbers do not end");
+    let mut names = (1..).map(|n| output.join(format!("results-{n}.json")));
+    let free = names.find(|path| !path.exists()).expect("numbers do not end");
     fs::rename(&path, &free).map_err(Error::io(&path, "renamed"))?;
     Ok(Some(free))
 }

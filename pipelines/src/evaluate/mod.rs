@@ -24,7 +24,6 @@ use crate::generate::{self, GeneratePlan, GenerateRequest, Progress, generate};
 use crate::judges::{
     ClipJudge, DinoJudge, Encoded, PictureEncoder, PictureFile, UNetJudge, encode, with_unet_judge,
 };
-use crate::photos;
 use crate::templates::Templates;
 use crate::{Base, Error, Precision};
 use encoders::{hash_clip, hash_dino};
@@ -112,23 +111,21 @@ impl EvaluatePlan {
         }
         let (templates, prompt_set) =
             Templates::evaluation(&prompts, class.as_deref().unwrap_or_default())?;
-        let (photos, notices) = photos::list(&photos)?;
-        let masks = masks.map(|folder| photos::masks(&folder, &photos)).transpose()?;
-        let looked_at = readable(&photos, masks.as_deref())?;
+        let (photos, notices) = PictureFile::photos(&photos, masks.as_deref())?;
+        for photo in &photos {
+            photo.read()?; // a fault of one should not show after hours of drawing
+        }
         let output = std::mem::take(&mut drawing.output);
         let written = folder::written(&output)?;
         drawing.output = output.join("pictures");
         drawing.prompts = (0..templates.count()).map(|i| templates.fill(i, &word)).collect();
         let drawing = GeneratePlan::new(drawing)?;
         let clip = clip_folder(clip, drawing.base().folder.path())?;
-        let hashes = |files: &[PathBuf]| -> Result<Vec<Hashed>, Error> {
-            files.iter().map(|file| Hashed::of_file(file)).collect()
-        };
         let protocol = Protocol {
             prompt_set,
             prompts: templates.lines().to_vec(),
-            photos: hashes(&photos)?,
-            masks: hashes(&masks.unwrap_or_default())?,
+            photos: hashes(photos.iter().map(|photo| Some(&photo.path)))?,
+            masks: hashes(photos.iter().map(|photo| photo.mask.as_ref()))?,
             clip: hash_clip(&clip)?,
             dino: dino.as_deref().map(hash_dino).transpose()?,
             clip_text,
@@ -146,7 +143,7 @@ impl EvaluatePlan {
         warnings.extend(notice);
         let texts = texts(templates.lines(), &words, clip_text);
         let Task { protocol, .. } = task;
-        Ok(Self { output, drawing, photos: looked_at, clip, dino, texts, protocol, warnings })
+        Ok(Self { output, drawing, photos, clip, dino, texts, protocol, warnings })
     }
 
     /// What the base is called.
@@ -160,14 +157,9 @@ impl EvaluatePlan {
     }
 }
 
-/// The photos with their masks, each read once: a fault of one should not show after hours of drawing.
-fn readable(photos: &[PathBuf], masks: Option<&[PathBuf]>) -> Result<Vec<PictureFile>, Error> {
-    let file = |(i, path): (usize, &PathBuf)| {
-        let file = PictureFile { path: path.clone(), mask: masks.map(|masks| masks[i].clone()) };
-        file.read()?;
-        Ok(file)
-    };
-    photos.iter().enumerate().map(file).collect()
+/// What is in each of these files; nothing for those that are not given.
+fn hashes<'a>(files: impl Iterator<Item = Option<&'a PathBuf>>) -> Result<Vec<Hashed>, Error> {
+    files.flatten().map(|file| Hashed::of_file(file)).collect()
 }
 
 /// What the drawing says of the protocol; prompts, photos and CLIP are not known to it.

@@ -8,7 +8,7 @@ mod unet;
 
 use std::borrow::Borrow;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
@@ -16,7 +16,7 @@ use models::clip::PicturePreparation;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::photos::{self, PhotoError};
+use crate::photos::{self, Notice, PhotoError};
 
 pub(crate) use clip::ClipJudge;
 pub(crate) use dino::DinoJudge;
@@ -46,6 +46,18 @@ pub(crate) struct PictureFile {
 }
 
 impl PictureFile {
+    /// The photos of a folder, with their masks where a folder of these is given; and what else was noticed.
+    pub(crate) fn photos(
+        folder: &Path,
+        masks: Option<&Path>,
+    ) -> Result<(Vec<Self>, Vec<Notice>), PhotoError> {
+        let (paths, notices) = photos::list(folder)?;
+        let masks = masks.map(|masks| photos::masks(masks, &paths)).transpose()?;
+        let mask = |i: usize| masks.as_ref().map(|masks| masks[i].clone());
+        let files = paths.into_iter().enumerate().map(|(i, path)| Self { path, mask: mask(i) });
+        Ok((files.collect(), notices))
+    }
+
     /// The whole picture, as it counts.
     pub(crate) fn read(&self) -> Result<RgbImage, PhotoError> {
         match &self.mask {

@@ -1,10 +1,9 @@
 //! The report of an evaluation.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use embeddings::Concept;
-use image::RgbImage;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -12,9 +11,10 @@ use super::attention::{self, Maps, Subject, Words};
 use super::page::{self, SIDE, Section};
 use super::{command, curves};
 use crate::Error;
-use crate::evaluate::{EvaluateRequest, Metric, PromptResult, Results, Summary, request};
+use crate::evaluate::{EvaluateRequest, Hashed, Metric, PromptResult, Results, Summary, request};
 use crate::generate::GeneratePlan;
-use crate::photos::{self, PhotoError};
+use crate::judges::PictureFile;
+use crate::photos;
 
 /// Of a grid's pictures, in pixels.
 const CELL: u32 = 192;
@@ -117,33 +117,27 @@ fn pictures_of(request: Option<&EvaluateRequest>, results: &Results) -> Markup {
             "The folder does not say where the photos lie; their names and hashes are in the protocol.",
         );
     };
-    let show = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let picture = match compared(path, request.masks.as_deref()) {
+    let show = |file: &PictureFile| {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let picture = match file.read() {
             Ok(pixels) => page::picture(&pixels, SIDE, &format!("photo {name}")),
             Err(error) => page::notice(&error.to_string()),
         };
         (picture, name)
     };
-    let files = match photos::list(&request.photos) {
+    let files = match PictureFile::photos(&request.photos, request.masks.as_deref()) {
         Ok((files, _)) => files,
         Err(error) => {
             return page::notice(&format!("The photos cannot be shown any more: {error}"));
         }
     };
-    let same = files.iter().map(|file| crate::evaluate::Hashed::of_file(file).ok());
+    let same = files.iter().map(|file| Hashed::of_file(&file.path).ok());
     let same = same.eq(results.protocol.photos.iter().cloned().map(Some));
     html! {
         @if !same { (page::notice("These are not the photos that were compared: the folder has changed since.")) }
         @if request.masks.is_some() { p.caption { "As they were compared: what is not the subject is grey." } }
         (page::gallery(&files.iter().map(show).collect::<Vec<_>>()))
     }
-}
-
-fn compared(photo: &PathBuf, masks: Option<&Path>) -> Result<RgbImage, PhotoError> {
-    let Some(masks) = masks else { return photos::read(photo) };
-    let mask = &photos::masks(masks, std::slice::from_ref(photo))?[0];
-    photos::read_masked(photo, mask)
 }
 
 /// A row a prompt, a column a seed.
