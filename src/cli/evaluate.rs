@@ -30,7 +30,7 @@ pub struct EvaluateArgs {
     /// Folder of a CLIP model [default: clip/ in the base's folder, which the built-in base has]
     #[arg(long, value_name = "DIR")]
     clip: Option<PathBuf>,
-    /// Folder of DINO, a ViTModel such as dino-vits16, to score likeness by it too
+    /// Folder of DINO, such as that of dino-vits16, to score likeness by it too
     #[arg(long, value_name = "DIR")]
     dino: Option<PathBuf>,
     /// Folder of masks, one for each photo under its name: white is the subject, the rest is replaced by grey
