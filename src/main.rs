@@ -18,6 +18,7 @@ use pipelines::distill::DistillRequest;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     quiet_panics(&cli.command);
+    torch_ext::survive_file_size_limit();
     // `pipelines` turns libtorch's failures into errors; what still arrives here is a fault of ours.
     let result = std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

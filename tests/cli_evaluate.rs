@@ -3,15 +3,20 @@
 #[expect(dead_code, reason = "shared by the tests of the command line")]
 mod cli;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use cli::{Run, base, personalize, photos, run, scratch, write_tensor};
+use cli::{Run, base, finish, interrupt, personalize, photos, run, scratch, spawn, write_tensor};
+use image::{GrayImage, Luma};
 use models::clip::{Clip, ClipConfig};
 use models::params::Params;
 use models::seeded::Seeded;
 use models::tokenizer::Tokenizer;
+use models::vit::{Dino, DinoConfig};
 use models::weights;
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -54,11 +59,27 @@ fn clip() -> &'static Path {
     })
 }
 
-/// A copy of [`clip`] in which one text of a file is another.
-fn changed_clip(name: &str, file: &str, from: &str, to: &str) -> PathBuf {
+/// A DINO with random weights.
+fn dino() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = scratch("dino");
+        fs::create_dir_all(&folder).expect("a folder");
+        let like = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dino/config.json");
+        fs::copy(like, folder.join("config.json")).expect("copied");
+        let config = DinoConfig::read(&folder).expect("a configuration");
+        let source = Seeded::new("dino", Seeded::BASE_SEED, Kind::Float, Device::Cpu);
+        drop(Dino::new(&Params::root(&source), &config));
+        weights::write(&folder.join("model.safetensors"), source.into_drawn()).expect("written");
+        folder
+    })
+}
+
+/// A copy of an encoder's folder in which one text of a file is another.
+fn changed(encoder: &Path, name: &str, file: &str, from: &str, to: &str) -> PathBuf {
     let folder = scratch(name);
     fs::create_dir_all(&folder).expect("a folder");
-    for entry in fs::read_dir(clip()).expect("a folder") {
+    for entry in fs::read_dir(encoder).expect("a folder") {
         let entry = entry.expect("an entry");
         fs::copy(entry.path(), folder.join(entry.file_name())).expect("copied");
     }
@@ -68,11 +89,36 @@ fn changed_clip(name: &str, file: &str, from: &str, to: &str) -> PathBuf {
     folder
 }
 
+/// Masks of [`photos`]: their left half counts.
+fn masks() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = scratch("masks");
+        fs::create_dir_all(&folder).expect("a folder");
+        let mask = GrayImage::from_fn(48, 48, |x, _| Luma([if x < 24 { 255 } else { 0 }]));
+        for i in 0..4 {
+            mask.save(folder.join(format!("{i}.png"))).expect("a mask");
+        }
+        folder
+    })
+}
+
 /// Two prompts, one picture of 32 pixels each, two steps, on the random base; later arguments win.
 fn evaluate(output: &Path, more: &[&str]) -> Run {
+    let output =
+        command(output, &[&["--quiet"], more].concat()).output().expect("the program starts");
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// [`evaluate`], not started, and not quiet.
+fn command(output: &Path, more: &[&str]) -> Command {
     let (dots, set) = (concept("dots", 64, 0.1), prompts("two.txt", "a {} at sea\na red {}\n"));
     let mut command = personalize();
-    command.args(["evaluate", "--class", "cat", "--images", "1", "--steps", "2", "--quiet"]);
+    command.args(["evaluate", "--class", "cat", "--images", "1", "--steps", "2"]);
     command.args(["--width", "32", "--height", "32"]);
     for (flag, value) in [
         ("--base", base("sd1")),
@@ -86,12 +132,8 @@ fn evaluate(output: &Path, more: &[&str]) -> Run {
     if !more.contains(&"--concept") {
         command.arg("--concept").arg(dots);
     }
-    let output = command.args(more).output().expect("the program starts");
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    command.args(more);
+    command
 }
 
 fn results(folder: &Path) -> Value {
@@ -198,6 +240,11 @@ fn what_cannot_be_judged_is_refused_before_any_work() {
     evaluate(&out, &["--images", "0"]).refused(2, &["--images is 0"]);
     evaluate(&out, &["--clip-text", "none"]).refused(2, &["class, drop or literal"]);
     evaluate(&out, &["--clip", path(photos())]).refused(2, &["holds no config.json"]);
+    let torn = scratch("torn");
+    fs::create_dir_all(&torn).expect("a folder");
+    let whole = fs::read(photos().join("0.jpg")).expect("a photo");
+    fs::write(torn.join("0.jpg"), &whole[..whole.len() / 2]).expect("written");
+    evaluate(&out, &["--photos", path(&torn)]).refused(3, &["0.jpg is incomplete"]);
     assert!(!out.join("plan.json").exists(), "nothing was planned");
 
     let dots = concept("dots", 64, 0.1);
@@ -214,9 +261,11 @@ fn what_cannot_be_judged_is_refused_before_any_work() {
 #[test]
 fn encoders_of_another_shape_are_named_before_a_picture_is_drawn() {
     let judged = |name: &str, file: &str, from: &str, to: &str| {
-        let folder = changed_clip(name, file, from, to);
+        let (flag, encoder) =
+            if name.starts_with("dino") { ("--dino", dino()) } else { ("--clip", clip()) };
+        let folder = changed(encoder, name, file, from, to);
         let out = scratch(&format!("by-{name}"));
-        let judged = evaluate(&out, &["--clip", path(&folder)]);
+        let judged = evaluate(&out, &[flag, path(&folder)]);
         let drawn = out.join("pictures").read_dir().map_or(0, Iterator::count);
         assert_eq!(drawn, 0, "{name}");
         judged
@@ -229,6 +278,141 @@ fn encoders_of_another_shape_are_named_before_a_picture_is_drawn() {
         .refused(3, &["patch_size is 0"]);
     judged("words", "config.json", "\"vocab_size\": 1024", "\"vocab_size\": 1000")
         .refused(3, &["the tokenizer has 1024 tokens", "knows 1000"]);
+    judged("dino-kind", "config.json", "\"vit\"", "\"dinov2\"")
+        .refused(3, &["a model of type 'dinov2'", "(vit)", "dino-vits16"]);
+    judged("dino-wide", "config.json", "\"hidden_size\": 32", "\"hidden_size\": 64")
+        .refused(3, &["cls_token is [1, 1, 32] and not [1, 1, 64]", "belong together"]);
+    judged("dino-patch", "config.json", "\"patch_size\": 8", "\"patch_size\": 80")
+        .refused(3, &["patches of 80 pixels do not fit into pictures of 32"]);
+    let out = scratch("by-nothing");
+    evaluate(&out, &["--dino", path(photos())])
+        .refused(2, &["holds no config.json", "the folder of a ViTModel"]);
+    evaluate(&out, &["--dino", path(clip())]).refused(3, &["a model of type 'clip'", "(vit)"]);
+    evaluate(&out, &["--clip", path(dino())]).refused(3, &["a model of type 'vit'", "(clip)"]);
+    evaluate(&out, &["--masks", "nowhere"]).refused(3, &["nowhere is no folder of masks"]);
+}
+
+#[test]
+fn dino_and_masks_join_pictures_that_are_drawn_already() {
+    let out = scratch("judged-twice");
+    assert_eq!(evaluate(&out, &[]).code, 0);
+    let picture = out.join("pictures/a-dots-at-sea-0.png");
+    let drawn = fs::metadata(&picture).and_then(|m| m.modified()).expect("a time");
+    let (before, plain) = (fs::read(out.join("results.json")).expect("results"), results(&out));
+    assert!(plain["summary"].get("dino").is_none() && plain["protocol"]["dino"].is_null());
+
+    let more = ["--dino", path(dino()), "--masks", path(masks())];
+    let again = evaluate(&out, &more);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(again.out.lines().any(|line| line.starts_with("DINO ")), "{}", again.out);
+    for word in ["are judged anew, since", "dino (none, given)", "masks (0 entries, 4 entries)"] {
+        assert!(again.err.contains(word), "{}", again.err);
+    }
+    assert_eq!(fs::metadata(&picture).and_then(|m| m.modified()).expect("a time"), drawn);
+    assert_eq!(fs::read(out.join("results-1.json")).expect("the results before"), before);
+    let found = results(&out);
+    assert_eq!(found["protocol"]["dino"]["sha256"].as_str().expect("a hash").len(), 64);
+    assert_eq!(found["protocol"]["masks"].as_array().expect("masks").len(), 4);
+    let score = |results: &Value, metric: &str| {
+        results["prompts"][0]["scores"][metric].as_f64().expect("a score")
+    };
+    let dino_score = score(&found, "dino");
+    assert!(dino_score.abs() <= 1.0, "{dino_score}");
+    // Masks change what pictures are compared with and nothing that concerns the pictures alone.
+    for metric in ["clip_i", "unet_likeness"] {
+        assert!((score(&found, metric) - score(&plain, metric)).abs() > 1e-6, "{metric}");
+    }
+    let text = |results: &Value| results["prompts"][0]["scores"]["clip_t_class"].clone();
+    assert_eq!(text(&found), text(&plain));
+    let html = fs::read_to_string(out.join("report.html")).expect("a report");
+    assert!(html.contains(">DINO<") && html.contains("--dino") && html.contains("--masks"));
+
+    let files = [out.join("results-1.json"), out.join("results.json")];
+    run(&["evaluate", "--compare", path(&files[0]), path(&files[1])])
+        .refused(2, &["protocols differ in", "dino (none, given)"]);
+    let same = run(&["evaluate", "--compare", path(&files[1]), path(&files[1])]);
+    assert!(same.code == 0 && same.out.contains("DINO\n"), "{}", same.out);
+
+    fs::remove_file(masks().join("3.png")).expect("removed");
+    evaluate(&scratch("unmasked"), &more).refused(3, &["holds no mask for the photo", "3.jpg"]);
+}
+
+#[test]
+fn ctrl_c_keeps_the_pictures_and_the_same_command_goes_on() {
+    let (stopped, whole) = (scratch("stopped"), scratch("whole"));
+    let many = ["--images", "20", "--no-report"];
+    let mut child = spawn(command(&stopped, &many));
+    let mut told = Vec::new();
+    for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
+        told.push(line.expect("text"));
+        if told.last().is_some_and(|line| line.ends_with("-1.png")) {
+            interrupt(&child);
+        }
+    }
+    assert_eq!(finish(child).code, 130, "{told:?}");
+    assert_eq!(told.last().expect("a line"), "interrupted; the same command goes on from here");
+    let pictures = |folder: &Path| {
+        let mut files: Vec<_> = fs::read_dir(folder.join("pictures"))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        files.sort();
+        files
+    };
+    let kept = pictures(&stopped);
+    assert!((2..30).contains(&kept.len()), "{} pictures of 40", kept.len());
+    assert!(!stopped.join("results.json").exists());
+    let drawn: Vec<_> =
+        kept.iter().map(|p| fs::metadata(p).and_then(|m| m.modified()).unwrap()).collect();
+
+    assert_eq!(evaluate(&stopped, &many).code, 0);
+    assert_eq!(evaluate(&whole, &many).code, 0);
+    let after: Vec<_> =
+        kept.iter().map(|p| fs::metadata(p).and_then(|m| m.modified()).unwrap()).collect();
+    assert_eq!(drawn, after, "what was there is not drawn again");
+    assert_eq!(pictures(&stopped).len(), 40);
+    assert_eq!(results(&stopped), results(&whole));
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_and_nothing_is_lost() {
+    let out = scratch("limited");
+    let arguments = ["--images", "8", "--no-report"];
+    assert_eq!(evaluate(&out, &arguments).code, 0);
+    let written = fs::read(out.join("results.json")).expect("results");
+    fs::remove_file(out.join("results.json")).expect("removed");
+    // Room for every picture and the plan, but not for the results; blocks are of 512 bytes.
+    let whole = command(&out, &[&["--quiet"], &arguments[..]].concat());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -f {}; exec \"$@\"", (written.len() - 1) / 512), "sh"]);
+    shell.arg(whole.get_program()).args(whole.get_args());
+    for (name, value) in whole.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    finish(spawn(shell)).refused(1, &["results.json: cannot be written", "raise the limit"]);
+    assert_eq!(fs::read_dir(out.join("pictures")).expect("a folder").count(), 16);
+    let left =
+        fs::read_dir(&out).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(
+        left,
+        BTreeSet::from(["pictures".into(), "plan.json".into()]),
+        "no half-written file"
+    );
+    assert_eq!(evaluate(&out, &arguments).code, 0);
+    assert_eq!(fs::read(out.join("results.json")).expect("results"), written);
+}
+
+#[test]
+fn what_a_killed_process_leaves_behind_is_no_obstacle() {
+    let out = scratch("killed");
+    fs::create_dir_all(out.join("pictures")).expect("a folder");
+    fs::write(out.join(".123-0.tmp"), b"{").expect("written");
+    fs::write(out.join("pictures/.123-1.tmp"), b"half a picture").expect("written");
+    assert_eq!(evaluate(&out, &[]).code, 0);
 }
 
 #[test]

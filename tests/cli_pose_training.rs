@@ -76,10 +76,13 @@ fn trained() -> &'static [PathBuf; 3] {
         let people = data("people", 3);
         let fusion = scratch("fusion");
         let first = fusion.join("fusion.safetensors");
-        assert_eq!(train_fusion(&people, &fusion, &[]).paths(), [first.clone()]);
+        assert_eq!(train_fusion(&people, &fusion, &[]).paths(), std::slice::from_ref(&first));
         let output = scratch("pose");
         let second = output.join("pose.safetensors");
-        assert_eq!(train_generator(&people, &first, &output, &[]).paths(), [second.clone()]);
+        assert_eq!(
+            train_generator(&people, &first, &output, &[]).paths(),
+            std::slice::from_ref(&second)
+        );
         [people, first, second]
     })
 }
@@ -164,7 +167,7 @@ fn a_pose_as_text_and_as_a_picture_draws_the_same_and_the_seed_matters() {
     let pose = written(&scratch("stand/1.txt"), &lines(0));
     let frame = ["--frame", "pixels:128x128", "--seed", "3"];
     let output = scratch("drawn.png");
-    assert_eq!(generate(&pose, &output, &frame).paths(), [output.clone()]);
+    assert_eq!(generate(&pose, &output, &frame).paths(), std::slice::from_ref(&output));
     let drawn = image::open(&output).expect("a picture").into_rgb8();
     assert_eq!(drawn.dimensions(), (32, 32));
     let skeleton = scratch("skeleton.png");

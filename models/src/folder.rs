@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -233,6 +234,17 @@ fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
         return Err(ModelError::invalid(path, "not a scheduler's configuration; fetch it again"));
     }
     ScheduleConfig::from_json(&text).map_err(|e| ModelError::invalid(path, e.to_string()))
+}
+
+/// What transformers calls the kind of model that a `config.json` is of, before anything else of it is read; empty where
+/// it does not say.
+pub(crate) fn model_type(path: &Path) -> Result<String, ModelError> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default)]
+        model_type: String,
+    }
+    read_config(path).map(|named: Named| named.model_type)
 }
 
 /// Reads a configuration; numbers that become sizes of tensors are checked, at every depth.

@@ -30,6 +30,12 @@ pub struct EvaluateArgs {
     /// Folder of a CLIP model [default: clip/ in the base's folder, which the built-in base has]
     #[arg(long, value_name = "DIR")]
     clip: Option<PathBuf>,
+    /// Folder of DINO, such as that of dino-vits16, to score likeness by it too
+    #[arg(long, value_name = "DIR")]
+    dino: Option<PathBuf>,
+    /// Folder of masks, one for each photo under its name: white is the subject, the rest is replaced by grey
+    #[arg(long, value_name = "DIR")]
+    masks: Option<PathBuf>,
     /// What CLIP reads in the concept's place: class, drop (nothing, always reported too) or literal (its word)
     #[arg(long, value_name = "POLICY", default_value = "class")]
     clip_text: String,
@@ -64,6 +70,8 @@ impl EvaluateArgs {
             photos: self.photos.clone().unwrap_or_default(),
             prompts: self.prompts.clone().unwrap_or_default(),
             clip: self.clip.clone(),
+            dino: self.dino.clone(),
+            masks: self.masks.clone(),
             clip_text: self.clip_text.parse()?,
             class: self.class.clone(),
         })

@@ -1,5 +1,6 @@
 //! `personalize pose train-fusion` and `train-generator`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -40,8 +41,15 @@ pub fn fusion(args: &TrainFusionArgs) -> Result<ExitCode> {
             "of {count} held-out targets, their sources among the candidates: top-1 {top1:.3}, top-5 {top5:.3}, mean rank {mean_rank:.2}"
         ));
     }
-    path.iter().for_each(|path| output::line(path.display()));
+    print(path.as_deref());
     Ok(code)
+}
+
+/// The path of what a run wrote, where it wrote anything.
+fn print(path: Option<&Path>) {
+    if let Some(path) = path {
+        output::line(path.display());
+    }
 }
 
 /// Trains the second stage; prints its file.
@@ -57,7 +65,7 @@ pub fn generator(args: &TrainGeneratorArgs) -> Result<ExitCode> {
         let interrupted = code != ExitCode::SUCCESS;
         output::line(json!({ "event": "end", "path": path, "interrupted": interrupted }));
     } else {
-        path.iter().for_each(|path| output::line(path.display()));
+        print(path.as_deref());
     }
     Ok(code)
 }

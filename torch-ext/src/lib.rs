@@ -25,5 +25,5 @@ pub use mapped::MappedFile;
 pub use runtime::{
     MemoryStats, channels_last, empty_cache, exit_now, is_channels_last, libtorch_version,
     memory_stats, reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads,
-    threads,
+    survive_file_size_limit, threads,
 };

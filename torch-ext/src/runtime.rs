@@ -45,6 +45,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { _exit(code) }
 }
 
+/// From now on a write beyond the limit on file sizes (`ulimit -f`) fails as one on a full disk does, where the system
+/// would end the process without a word.
+pub fn survive_file_size_limit() {
+    // SAFETY: ignoring a signal installs no handler, and nothing here waits for this one.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A CUDA device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryStats {

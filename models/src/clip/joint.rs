@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
 use crate::ModelError;
-use crate::folder::read_config;
+use crate::folder::{model_type, read_config};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Checkpoint;
@@ -29,6 +29,13 @@ impl ClipConfig {
     /// Reads and checks `config.json` of a folder.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
+        let found = model_type(&path)?;
+        if found != "clip" {
+            let what = format!(
+                "a model of type '{found}', but a whole CLIP was expected (clip); give the folder of a CLIPModel such as clip-vit-base-patch32"
+            );
+            return Err(ModelError::invalid(&path, what));
+        }
         let mut config: Self = read_config(&path)?;
         // CLIPModel takes its own width for both projections, whatever the towers' parts say.
         config.vision_config.projection_dim = config.projection_dim;

@@ -129,9 +129,14 @@ impl PicturePreparation {
         Ok(Self { shortest_edge, side, mean: file.image_mean, std: file.image_std })
     }
 
-    /// A picture of (width, height), RGB bytes row by row, as the tower reads it: `[1, 3, side, side]` f32 on the CPU.
-    pub fn prepare(&self, pixels: &[u8], (width, height): (usize, usize)) -> Tensor {
-        let (edge, side) = (self.shortest_edge as usize, self.side);
+    /// Side of the square that is kept, in pixels.
+    pub fn side(&self) -> i64 {
+        self.side
+    }
+
+    /// The square of a picture of (width, height) that the tower reads; RGB bytes row by row, here and there.
+    pub fn cut(&self, pixels: &[u8], (width, height): (usize, usize)) -> Vec<u8> {
+        let (edge, side) = (self.shortest_edge as usize, self.side as usize);
         // The longer side in integers, cut off as transformers does.
         let (new_width, new_height) = if height <= width {
             (edge * width / height, edge)
@@ -139,14 +144,25 @@ impl PicturePreparation {
             (edge, edge * height / width)
         };
         let resized = resize(pixels, (width, height), (new_width, new_height));
-        let (new_width, new_height) = (new_width as i64, new_height as i64);
-        let all = Tensor::from_slice(&resized).view([new_height, new_width, 3]);
         let (top, left) = ((new_height - side) / 2, (new_width - side) / 2);
-        let cut = all.narrow(0, top, side).narrow(1, left, side).permute([2, 0, 1]).unsqueeze(0); // [1, 3, side, side]
+        let rows = resized.chunks_exact(3 * new_width).skip(top).take(side);
+        rows.flat_map(|row| &row[3 * left..3 * (left + side)]).copied().collect()
+    }
+
+    /// Bytes `[B, side, side, 3]` of cut pictures as the tower reads them: `[B, 3, side, side]` f32, where they are.
+    pub fn normalise(&self, bytes: &Tensor) -> Tensor {
         let channels = |numbers: &[f64; 3]| {
-            Tensor::from_slice(numbers).to_kind(Kind::Float).view([1, 3, 1, 1])
+            let numbers = Tensor::from_slice(numbers).to_kind(Kind::Float).view([1, 3, 1, 1]);
+            numbers.to_device(bytes.device())
         };
-        (cut.to_kind(Kind::Float) / 255.0 - channels(&self.mean)) / channels(&self.std)
+        let levels = bytes.permute([0, 3, 1, 2]).to_kind(Kind::Float); // [B, 3, side, side]
+        (levels / 255.0 - channels(&self.mean)) / channels(&self.std)
+    }
+
+    /// A picture of (width, height), RGB bytes row by row, as the tower reads it: `[1, 3, side, side]` f32 on the CPU.
+    pub fn prepare(&self, pixels: &[u8], size: (usize, usize)) -> Tensor {
+        let cut = Tensor::from_slice(&self.cut(pixels, size));
+        self.normalise(&cut.view([1, self.side, self.side, 3]))
     }
 }
 

@@ -11,7 +11,7 @@ use super::Vit;
 use super::encoder::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::ModelError;
 use crate::clip::PicturePreparation;
-use crate::folder::read_config;
+use crate::folder::{model_type, read_config};
 use crate::layers::Activation;
 use crate::params::Params;
 use crate::transformer::{self, BlockConfig};
@@ -20,7 +20,6 @@ use crate::weights::Checkpoint;
 /// `config.json` of a `ViTModel`, such as that of `dino-vits16`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct DinoConfig {
-    model_type: String,
     /// Width of the tower.
     pub hidden_size: i64,
     /// Width of the perceptron in a block.
@@ -54,17 +53,17 @@ impl DinoConfig {
     /// Reads and checks `config.json` of a folder.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let config: Self = read_config(&path)?;
         let refuse = |what: String| Err(ModelError::invalid(&path, what));
-        if config.model_type != "vit" {
+        let found = model_type(&path)?;
+        if found != "vit" {
             return refuse(format!(
-                "a model of type '{}', but DINO was expected (vit); give a folder such as that of dino-vits16",
-                config.model_type
+                "a model of type '{found}', but DINO was expected (vit); give the folder of a ViTModel such as dino-vits16"
             ));
         }
+        let config: Self = read_config(&path)?;
         if !config.qkv_bias {
             return refuse(
-                "qkv_bias is false, but DINO has these; give a folder such as that of dino-vits16"
+                "qkv_bias is false, but DINO has these; give the folder of a ViTModel such as dino-vits16"
                     .into(),
             );
         }
@@ -84,7 +83,9 @@ impl DinoConfig {
     }
 
     /// How pictures are prepared where DINO is a metric: the shorter side to 256 of 224 pixels, bicubically, and the
-    /// middle of it.
+    /// middle of it, normalised as for `ImageNet`.
+    ///
+    /// Source: the evaluation in Caron et al.'s release (`eval_knn.py`), which the metric's users took over.
     pub fn preparation(&self) -> PicturePreparation {
         let shortest_edge = self.image_size * 256 / 224;
         PicturePreparation::new(shortest_edge, self.image_size, IMAGENET_MEAN, IMAGENET_STD)

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::{ClipVision, ClipVisionConfig, Dinov2, Dinov2Config};
 use crate::ModelError;
 use crate::clip::{CLIP_MEAN, CLIP_STD};
-use crate::folder::read_config;
+use crate::folder::{model_type, read_config};
 use crate::params::Params;
 use crate::weights::Checkpoint;
 
@@ -35,17 +35,11 @@ struct WholeClip {
     vision_config: ClipVisionConfig,
 }
 
-#[derive(Deserialize)]
-struct Named {
-    model_type: String,
-}
-
 impl VisionConfig {
     /// Reads and checks `config.json` of a folder: a vision tower of CLIP, a whole `CLIPModel`, or `DINOv2`.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        let Named { model_type } = read_config(&path)?;
-        let config = match model_type.as_str() {
+        let config = match model_type(&path)?.as_str() {
             "clip" => {
                 let whole: WholeClip = read_config(&path)?;
                 // CLIPModel takes its own width for both projections, whatever the towers' parts say.

@@ -4,36 +4,40 @@
 //! `results.json`. The same command goes on where it was stopped; another plan is refused.
 
 mod compare;
+mod encoders;
+mod folder;
 mod protocol;
 mod results;
 mod scores;
 mod statistics;
+mod texts;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use models::clip::tokenizer_folder;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::differences::differences;
 use crate::error::guarded;
 use crate::generate::{self, GeneratePlan, GenerateRequest, Progress, generate};
-use crate::judges::{ClipJudge, PictureEncoder, UNetJudge, encode, with_unet_judge};
-use crate::photos;
-use crate::picture::UsedConcept;
-use crate::templates::{SLOT, Templates};
+use crate::judges::{
+    ClipJudge, DinoJudge, Encoded, PictureEncoder, PictureFile, UNetJudge, encode, with_unet_judge,
+};
+use crate::templates::Templates;
 use crate::{Base, Error, Precision};
-use results::read_json;
+use encoders::{hash_clip, hash_dino};
+use folder::{RESULTS, Task};
+use texts::texts;
+
+pub(crate) use encoders::clip_folder;
+pub(crate) use folder::request;
 pub(crate) use results::write_json;
 
 pub use compare::{Comparison, MetricComparison, compare};
 pub use protocol::{ClipTextPolicy, Hashed, LikenessProtocol, Protocol, SamplingProtocol};
 pub use results::{Metric, PictureResult, PromptResult, Results, Scores};
 pub use statistics::Summary;
-
-/// The file that says what a folder is about.
-const PLAN: &str = "plan.json";
 
 /// What a user asks for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,35 +51,25 @@ pub struct EvaluateRequest {
     pub prompts: String,
     /// Folder of a `CLIPModel`, where it is not the base's own.
     pub clip: Option<PathBuf>,
+    /// Folder of DINO, where it is to judge as well.
+    #[serde(default)]
+    pub dino: Option<PathBuf>,
+    /// Folder of the photos' masks, where only the subject is to be compared with.
+    #[serde(default)]
+    pub masks: Option<PathBuf>,
     /// What stands for the concept in CLIP-T.
     pub clip_text: ClipTextPolicy,
     /// What the concept is an example of, where it is not what its file says.
     pub class: Option<String>,
 }
 
-/// What a folder is about; written before the first picture.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    #[serde(flatten)]
-    task: Task,
-    /// Where it all lies, which may change; for the report. Older folders do not have it.
-    #[serde(default)]
-    request: Option<EvaluateRequest>,
-}
-
-/// What must stay the same for an evaluation to go on.
-#[derive(Serialize, Deserialize)]
-struct Task {
-    protocol: Protocol,
-    concepts: Vec<UsedConcept>,
-}
-
 /// A checked request. Nothing changes it afterwards.
 pub struct EvaluatePlan {
     output: PathBuf,
     drawing: GeneratePlan,
-    photos: Vec<PathBuf>,
+    photos: Vec<PictureFile>,
     clip: PathBuf,
+    dino: Option<PathBuf>,
     /// The texts for CLIP-T by metric, prompt by prompt.
     texts: Vec<(Metric, Vec<String>)>,
     protocol: Protocol,
@@ -97,7 +91,8 @@ impl EvaluatePlan {
     pub fn new(request: EvaluateRequest) -> Result<Self, Error> {
         // A path that is no Unicode is nothing that JSON can hold: then the report knows less.
         let asked = Some(request.clone()).filter(|asked| serde_json::to_value(asked).is_ok());
-        let EvaluateRequest { mut drawing, photos, prompts, clip, clip_text, class } = request;
+        let EvaluateRequest { mut drawing, photos, prompts, clip, dino, masks, clip_text, class } =
+            request;
         if drawing.count == 0 {
             return Err(Error::Usage("--images is 0; give 1 or more, 4 as published".into()));
         }
@@ -116,9 +111,12 @@ impl EvaluatePlan {
         }
         let (templates, prompt_set) =
             Templates::evaluation(&prompts, class.as_deref().unwrap_or_default())?;
-        let (photos, notices) = photos::list(&photos)?;
+        let (photos, notices) = PictureFile::photos(&photos, masks.as_deref())?;
+        for photo in &photos {
+            photo.read()?; // a fault of one should not show after hours of drawing
+        }
         let output = std::mem::take(&mut drawing.output);
-        let written = written(&output)?;
+        let written = folder::written(&output)?;
         drawing.output = output.join("pictures");
         drawing.prompts = (0..templates.count()).map(|i| templates.fill(i, &word)).collect();
         let drawing = GeneratePlan::new(drawing)?;
@@ -126,22 +124,26 @@ impl EvaluatePlan {
         let protocol = Protocol {
             prompt_set,
             prompts: templates.lines().to_vec(),
-            photos: photos.iter().map(|photo| Hashed::of_file(photo)).collect::<Result<_, _>>()?,
+            photos: hashes(photos.iter().map(|photo| Some(&photo.path)))?,
+            masks: hashes(photos.iter().map(|photo| photo.mask.as_ref()))?,
             clip: hash_clip(&clip)?,
+            dino: dino.as_deref().map(hash_dino).transpose()?,
             clip_text,
             ..protocol(&drawing, class)?
         };
         let task = Task { protocol, concepts: drawing.used().to_vec() };
-        if let Some(written) = &written {
-            check_same(&output, &written.task, &task)?;
-        }
+        let judged_anew = match &written {
+            Some(written) => folder::check(&output, written, &task)?,
+            None => Vec::new(),
+        };
         let drawing = drawing.reusing()?;
-        let plan = Written { task, request: asked };
-        write_json(&output.join(PLAN), &plan)?;
+        let (task, notice) = folder::note(&output, task, asked, &judged_anew)?;
         let mut warnings = drawing.warnings().to_vec();
         warnings.extend(notices.iter().map(ToString::to_string));
+        warnings.extend(notice);
         let texts = texts(templates.lines(), &words, clip_text);
-        Ok(Self { output, drawing, photos, clip, texts, protocol: plan.task.protocol, warnings })
+        let Task { protocol, .. } = task;
+        Ok(Self { output, drawing, photos, clip, dino, texts, protocol, warnings })
     }
 
     /// What the base is called.
@@ -155,77 +157,9 @@ impl EvaluatePlan {
     }
 }
 
-/// What a folder says of its evaluation; nothing for a new one. Anything else in it is refused.
-fn written(output: &Path) -> Result<Option<Written>, Error> {
-    let path = output.join(PLAN);
-    if path.exists() {
-        return read_json(&path, "the plan of an evaluation").map(Some);
-    }
-    if holds_files(output) {
-        return Err(Error::Usage(format!(
-            "{} holds files and no evaluation that could go on ({PLAN} is not there); give another --output",
-            output.display()
-        )));
-    }
-    Ok(None)
-}
-
-/// What was asked for where this folder was made; nothing where it does not say so.
-pub(crate) fn request(folder: &Path) -> Result<Option<EvaluateRequest>, Error> {
-    let path = folder.join(PLAN);
-    if !path.exists() {
-        return Ok(None);
-    }
-    read_json::<Written>(&path, "the plan of an evaluation").map(|written| written.request)
-}
-
-/// Whether there is any file in a folder or in those inside it. What cannot be read is met again when it is written.
-fn holds_files(folder: &Path) -> bool {
-    let entries = folder.read_dir().into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| !path.is_dir() || holds_files(&path))
-}
-
-fn check_same(output: &Path, written: &Task, plan: &Task) -> Result<(), Error> {
-    let found = differences(written, plan);
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Usage(format!(
-        "{} holds another evaluation, which differs in {}; give another --output, or repeat that one to go on",
-        output.display(),
-        found.join(", ")
-    )))
-}
-
-/// The given CLIP, or the one inside the base's folder.
-pub(crate) fn clip_folder(given: Option<PathBuf>, base: &Path) -> Result<PathBuf, Error> {
-    let folder = given.unwrap_or_else(|| base.join("clip"));
-    if folder.join("config.json").is_file() {
-        return Ok(folder);
-    }
-    Err(Error::Usage(if folder.starts_with(base) {
-        format!(
-            "the base {} has no CLIP with a vision tower beside it; pass --clip DIR, a folder such as that of clip-vit-base-patch32",
-            base.display()
-        )
-    } else {
-        format!(
-            "--clip {} holds no config.json; give the folder of a CLIPModel in the Hugging Face layout",
-            folder.display()
-        )
-    }))
-}
-
-/// Every file that CLIP's numbers depend on.
-fn hash_clip(folder: &Path) -> Result<Hashed, Error> {
-    let mut files = models::weights::weight_files(folder, "model", None)?;
-    let tokenizer = tokenizer_folder(folder);
-    let vocabulary = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"];
-    let settings = ["config.json", "preprocessor_config.json"];
-    files.extend(settings.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
-    files.extend(vocabulary.iter().map(|name| tokenizer.join(name)).filter(|path| path.is_file()));
-    let full = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    Hashed::read(&full.file_name().unwrap_or_default().to_string_lossy(), &files)
+/// What is in each of these files; nothing for those that are not given.
+fn hashes<'a>(files: impl Iterator<Item = Option<&'a PathBuf>>) -> Result<Vec<Hashed>, Error> {
+    files.flatten().map(|file| Hashed::of_file(file)).collect()
 }
 
 /// What the drawing says of the protocol; prompts, photos and CLIP are not known to it.
@@ -254,42 +188,13 @@ fn protocol(drawing: &GeneratePlan, class: Option<String>) -> Result<Protocol, E
         },
         base: Hashed::read(&base.record.name, &base.folder.weight_files()?)?,
         photos: Vec::new(),
+        masks: Vec::new(),
         clip: Hashed { name: String::new(), sha256: String::new() },
+        dino: None,
         clip_text: ClipTextPolicy::default(),
         unet: UNetJudge::protocol(base),
         interval: "95 %, Student's t over prompts".to_owned(),
     })
-}
-
-/// The prompts as CLIP reads them: by the policy, and always with the concepts dropped.
-fn texts(
-    templates: &[String],
-    words: &[(String, Option<String>)],
-    policy: ClipTextPolicy,
-) -> Vec<(Metric, Vec<String>)> {
-    let with = |policy: ClipTextPolicy| {
-        let stand_in = |(word, class): &(String, Option<String>)| match policy {
-            ClipTextPolicy::Class => class.clone().unwrap_or_default(),
-            ClipTextPolicy::Drop => String::new(),
-            ClipTextPolicy::Literal => word.clone(),
-        };
-        let text = |template: &String| {
-            let first = words.first().map(stand_in).unwrap_or_default();
-            let filled = template.replace(SLOT, &first);
-            let rest = words.iter().skip(1);
-            let all = rest.fold(filled, |text, word| text.replace(&word.0, &stand_in(word)));
-            all.split_whitespace().collect::<Vec<_>>().join(" ")
-        };
-        templates.iter().map(text).collect::<Vec<_>>()
-    };
-    let mut texts = Vec::new();
-    match policy {
-        ClipTextPolicy::Class => texts.push((Metric::ClipTClass, with(policy))),
-        ClipTextPolicy::Literal => texts.push((Metric::ClipTLiteral, with(policy))),
-        ClipTextPolicy::Drop => {}
-    }
-    texts.push((Metric::ClipTDrop, with(ClipTextPolicy::Drop)));
-    texts
 }
 
 /// Draws what is missing, scores all and writes `results.json`.
@@ -298,8 +203,11 @@ pub fn evaluate(
     observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Evaluated, Error> {
     let (device, _) = plan.drawing.place();
-    // Only whether it can be read: a fault of CLIP should not show after hours of drawing.
+    // Only whether they can be read: a fault of an encoder should not show after hours of drawing.
     guarded("reading CLIP", || ClipJudge::load(&plan.clip, device).map(drop))?;
+    if let Some(dino) = &plan.dino {
+        guarded("reading DINO", || DinoJudge::load(dino, device).map(drop))?;
+    }
     if generate(&plan.drawing, observer)?.interrupted {
         return Ok(Evaluated::Interrupted);
     }
@@ -312,32 +220,45 @@ fn score(
 ) -> Result<Evaluated, Error> {
     let (drawing, place) = (&plan.drawing, plan.drawing.place());
     let pictures = drawing.pictures();
-    let drawn = pictures.iter().flatten().map(|(path, _)| path.clone());
-    let files: Vec<PathBuf> = plan.photos.iter().cloned().chain(drawn).collect();
-    let mut encoded = |phase: &str, encoder: &dyn PictureEncoder| {
-        if observer(Progress::Phase(phase)).is_break() {
+    let drawn = pictures.iter().flatten().map(|(path, _)| PictureFile::from(path.clone()));
+    let files: Vec<PictureFile> = plan.photos.iter().cloned().chain(drawn).collect();
+    // An encoder at a time is in memory, and each leaves when it has seen all.
+    let mut looked = |name: &str, encoder: &dyn PictureEncoder| {
+        if observer(Progress::Phase(&format!("{name} looks at the pictures"))).is_break() {
             return Ok(None);
         }
-        encode(encoder, &files, &mut |done| observer(Progress::Step { done, total: files.len() }))
+        let mut on_picture = |done| observer(Progress::Step { done, total: files.len() });
+        let Some(encoded) = encode(encoder, &files, &mut on_picture)? else { return Ok(None) };
+        let said = told(name, files.len(), &encoded);
+        Ok(observer(Progress::Phase(&said)).is_continue().then_some(encoded.vectors))
     };
 
     let judge = ClipJudge::load(&plan.clip, place.0)?;
-    let Some(by_clip) = encoded("CLIP looks at the pictures", &judge)? else {
-        return Ok(Evaluated::Interrupted);
-    };
+    let Some(by_clip) = looked("CLIP", &judge)? else { return Ok(Evaluated::Interrupted) };
     let texts: Vec<_> =
         plan.texts.iter().map(|(metric, texts)| (*metric, judge.texts(texts))).collect();
     drop(judge);
+    let mut by_dino = None;
+    if let Some(folder) = &plan.dino {
+        by_dino = looked("DINO", &DinoJudge::load(folder, place.0)?)?;
+        if by_dino.is_none() {
+            return Ok(Evaluated::Interrupted);
+        }
+    }
     let by_unet = with_unet_judge(&drawing.base().folder, &plan.protocol.unet, place, |judge| {
-        encoded("the U-Net looks at the pictures", judge)
+        looked("the U-Net", judge)
     })?;
     let Some(by_unet) = by_unet else { return Ok(Evaluated::Interrupted) };
 
+    let dino = by_dino.map(|vectors| (Metric::Dino, vectors));
     let vectors = scores::Vectors {
         photos: plan.photos.len() as i64,
         pictures: i64::from(drawing.request().count),
+        likenesses: [(Metric::ClipI, by_clip.shallow_clone()), (Metric::UnetLikeness, by_unet)]
+            .into_iter()
+            .chain(dino)
+            .collect(),
         by_clip,
-        by_unet,
         texts,
     };
     let prompts: Vec<PromptResult> = pictures
@@ -357,9 +278,19 @@ fn score(
         photos: vectors.among_photos(),
         prompts,
     };
-    let path = plan.output.join("results.json");
+    let path = plan.output.join(RESULTS);
     write_json(&path, &results)?;
     Ok(Evaluated::Done(Box::new(results), path))
+}
+
+/// How long an encoder took, and how much of that it was at work and not waiting for pictures.
+fn told(name: &str, pictures: usize, encoded: &Encoded) -> String {
+    let seconds = |time: Duration| time.as_secs_f64();
+    format!(
+        "{name} looked at {pictures} pictures in {:.1} s, {:.0} % of which it was at work",
+        seconds(encoded.whole),
+        100.0 * seconds(encoded.encoding) / seconds(encoded.whole).max(f64::MIN_POSITIVE)
+    )
 }
 
 /// How like each other a base's U-Net finds pictures, `[N, N]` cosines: the judge without an evaluation around it.
@@ -368,32 +299,11 @@ pub fn unet_likeness(base: &Base, pictures: &[PathBuf], device: Device) -> Resul
         tch::no_grad(|| {
             let protocol = UNetJudge::protocol(base);
             with_unet_judge(&base.folder, &protocol, (device, Kind::Float), |judge| {
-                let vectors = encode(judge, pictures, &mut |_| ControlFlow::Continue(()))?;
-                let vectors = vectors.expect("nothing stops it");
+                let files: Vec<_> = pictures.iter().cloned().map(PictureFile::from).collect();
+                let encoded = encode(judge, &files, &mut |_| ControlFlow::Continue(()))?;
+                let vectors = encoded.expect("nothing stops it").vectors;
                 Ok(vectors.matmul(&vectors.transpose(0, 1)))
             })
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_concept_s_place_takes_the_class_nothing_or_the_word() {
-        let templates = ["a {} in the <ink> style".to_owned()];
-        let words = [("<cat>".to_owned(), Some("cat".to_owned())), ("<ink>".to_owned(), None)];
-        let text = |policy, metric| {
-            let all = texts(&templates, &words, policy);
-            all.into_iter().find(|(found, _)| *found == metric).unwrap().1[0].clone()
-        };
-        assert_eq!(text(ClipTextPolicy::Class, Metric::ClipTClass), "a cat in the style");
-        assert_eq!(text(ClipTextPolicy::Class, Metric::ClipTDrop), "a in the style");
-        assert_eq!(text(ClipTextPolicy::Drop, Metric::ClipTDrop), "a in the style");
-        assert_eq!(
-            text(ClipTextPolicy::Literal, Metric::ClipTLiteral),
-            "a <cat> in the <ink> style"
-        );
-    }
 }

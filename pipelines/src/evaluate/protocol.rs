@@ -138,12 +138,27 @@ pub struct Protocol {
     pub base: Hashed,
     /// The photos that pictures are compared with.
     pub photos: Vec<Hashed>,
+    /// Their masks in the same order, where only the subject counts: what they leave out is grey.
+    #[serde(default)]
+    pub masks: Vec<Hashed>,
     /// CLIP: weights, configurations and tokenizer.
     pub clip: Hashed,
+    /// DINO, where it judged: weights and configuration.
+    #[serde(default)]
+    pub dino: Option<Hashed>,
     /// What stands for the concept in CLIP-T.
     pub clip_text: ClipTextPolicy,
     /// How the U-Net's features are taken.
     pub unet: LikenessProtocol,
     /// What the interval is.
     pub interval: String,
+}
+
+impl Protocol {
+    /// The same pictures, judged as in another protocol.
+    pub(super) fn judged_as(self, other: &Self) -> Self {
+        let Self { class, photos, masks, clip, dino, clip_text, unet, interval, .. } =
+            other.clone();
+        Self { class, photos, masks, clip, dino, clip_text, unet, interval, ..self }
+    }
 }

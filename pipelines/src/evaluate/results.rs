@@ -20,6 +20,8 @@ pub(super) const FORMAT: u32 = 1;
 pub enum Metric {
     /// Cosine of CLIP's vectors of picture and photo, mean over all pairs.
     ClipI,
+    /// Cosine of DINO's class tokens of picture and photo, mean over all pairs.
+    Dino,
     /// Cosine of CLIP's vectors of picture and prompt, the class in the concept's place.
     ClipTClass,
     /// The same with nothing in the concept's place.
@@ -37,6 +39,7 @@ impl Metric {
     pub fn name(self) -> &'static str {
         match self {
             Self::ClipI => "CLIP-I",
+            Self::Dino => "DINO",
             Self::ClipTClass => "CLIP-T (class)",
             Self::ClipTDrop => "CLIP-T (drop)",
             Self::ClipTLiteral => "CLIP-T (literal)",

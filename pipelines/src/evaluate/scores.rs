@@ -14,10 +14,10 @@ pub(super) struct Vectors {
     pub photos: i64,
     /// How many pictures a prompt has.
     pub pictures: i64,
-    /// CLIP's vectors of photos and pictures, `[photos + pictures, W]`.
+    /// What makes pictures and photos comparable, by what it is called: vectors of both, `[photos + pictures, W]`.
+    pub likenesses: Vec<(Metric, Tensor)>,
+    /// CLIP's, which can be compared with texts as well.
     pub by_clip: Tensor,
-    /// The U-Net's, the same.
-    pub by_unet: Tensor,
     /// CLIP's vectors of the prompts, `[prompts, W]`, by what they are compared for.
     pub texts: Vec<(Metric, Tensor)>,
 }
@@ -33,16 +33,10 @@ impl Vectors {
     ) -> PromptResult {
         let from = self.photos + i as i64 * self.pictures;
         let own = |all: &Tensor| all.narrow(0, from, self.pictures); // [n, W]
-        let mut columns = vec![
-            (
-                Metric::ClipI,
-                to_photos(&own(&self.by_clip), &self.by_clip.narrow(0, 0, self.photos)),
-            ),
-            (
-                Metric::UnetLikeness,
-                to_photos(&own(&self.by_unet), &self.by_unet.narrow(0, 0, self.photos)),
-            ),
-        ];
+        let mut columns: Vec<(Metric, Vec<f64>)> = Vec::new();
+        for (metric, all) in &self.likenesses {
+            columns.push((*metric, to_photos(&own(all), &all.narrow(0, 0, self.photos))));
+        }
         for (metric, texts) in &self.texts {
             columns.push((*metric, numbers(&own(&self.by_clip).mv(&texts.get(i as i64)))));
         }
@@ -66,9 +60,8 @@ impl Vectors {
 
     /// How alike the photos are; nothing for one photo.
     pub(super) fn among_photos(&self) -> Scores {
-        let all = [(Metric::ClipI, &self.by_clip), (Metric::UnetLikeness, &self.by_unet)];
         let photos = |all: &Tensor| among(&all.narrow(0, 0, self.photos));
-        all.into_iter().filter_map(|(metric, all)| Some((metric, photos(all)?))).collect()
+        self.likenesses.iter().filter_map(|(metric, all)| Some((*metric, photos(all)?))).collect()
     }
 }
 

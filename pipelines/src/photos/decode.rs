@@ -23,6 +23,15 @@ pub(super) fn decode(
     bytes: &[u8],
     format: ImageFormat,
 ) -> Result<RgbImage, PhotoError> {
+    upright(file, bytes, format).map(over_white)
+}
+
+/// Decodes a photo and applies its EXIF orientation.
+pub(super) fn upright(
+    file: &Path,
+    bytes: &[u8],
+    format: ImageFormat,
+) -> Result<DynamicImage, PhotoError> {
     let broken = |reason: &str| PhotoError::Broken { file: file.into(), reason: reason.into() };
     let undecodable = |error: ImageError| match error {
         ImageError::IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -50,7 +59,7 @@ pub(super) fn decode(
     let orientation = decoder.orientation().map_err(undecodable)?;
     let mut photo = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     photo.apply_orientation(orientation);
-    Ok(over_white(photo))
+    Ok(photo)
 }
 
 /// Width and height as the photo is seen upright; only the header is read.

@@ -8,6 +8,7 @@ mod augment;
 mod crop;
 mod decode;
 mod duplicates;
+mod mask;
 mod notice;
 mod scan;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tch::{Kind, Tensor};
 pub use augment::Augmentation;
 pub use crop::{Crop, Rectangle};
 pub use decode::MAX_PIXELS;
+pub use mask::{masks, read_masked};
 pub use notice::{Notice, PhotoError};
 
 use duplicates::Fingerprint;

@@ -263,6 +263,54 @@ pub enum PhotoError {
         /// What the decoder said.
         reason: String,
     },
+    /// No pictures where masks are expected.
+    #[error(
+        "{folder} is no folder of masks; give one that holds a picture for each photo, white where the subject is and black elsewhere"
+    )]
+    NoMasks {
+        /// The path given.
+        folder: PathBuf,
+    },
+    /// A photo without a mask where masks are given.
+    #[error(
+        "{folder} holds no mask for the photo {photo}; put one there under the photo's name, such as {} (white where the subject is, black elsewhere)",
+        name(&photo.with_extension("png"))
+    )]
+    NoMask {
+        /// The folder of the masks.
+        folder: PathBuf,
+        /// The photo.
+        photo: PathBuf,
+    },
+    /// Two masks of one photo.
+    #[error("{first} and {second} are both masks of one photo; remove one of them")]
+    TwoMasks {
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A mask of another size than its photo.
+    #[error(
+        "the mask {mask} is {}×{}, but its photo is {}×{} (upright); make the mask of the same picture",
+        found.0, found.1, expected.0, expected.1
+    )]
+    MaskSize {
+        /// The mask.
+        mask: PathBuf,
+        /// Its width and height.
+        found: (u32, u32),
+        /// The photo's.
+        expected: (u32, u32),
+    },
+    /// A mask that leaves nothing of its photo.
+    #[error(
+        "the mask {mask} is black all over, so nothing of its photo is left; paint the subject white"
+    )]
+    BlackMask {
+        /// The mask.
+        mask: PathBuf,
+    },
     /// A caption in another encoding.
     #[error("caption {file} is not UTF-8 text; save it as UTF-8")]
     Caption {

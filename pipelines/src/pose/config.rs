@@ -365,7 +365,9 @@ mod tests {
 
     fn overrides(settings: &[&str]) -> Table {
         let mut table = Table::new();
-        settings.iter().for_each(|setting| set(&mut table, setting).unwrap());
+        for setting in settings {
+            set(&mut table, setting).unwrap();
+        }
         table
     }
 

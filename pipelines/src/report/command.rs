@@ -81,8 +81,12 @@ pub(super) fn evaluate(request: &EvaluateRequest, folder: &Path) -> String {
     command.flag("--prompts", &request.prompts);
     command.optional("--class", request.class.as_ref());
     command.optional("--clip-text", word(&request.clip_text).as_ref());
-    if let Some(clip) = &request.clip {
-        command.path("--clip", clip);
+    let folders =
+        [("--clip", &request.clip), ("--dino", &request.dino), ("--masks", &request.masks)];
+    for (flag, folder) in folders {
+        if let Some(folder) = folder {
+            command.path(flag, folder);
+        }
     }
     if !drawing.base.as_os_str().is_empty() {
         command.path("--base", &drawing.base);

@@ -28,7 +28,8 @@ const AXIS: RGBColor = RGBColor(0x77, 0x77, 0x77);
 const GRID: RGBColor = RGBColor(0xE4, 0xE4, 0xE4);
 
 /// The groups in which quantities stand, in order.
-const GROUPS: [&str; 5] = ["Validation", "Loss", "Concept", "Norm of the gradient", "Course"];
+const GROUPS: [&str; 6] =
+    ["Validation", "Loss", "Concept", "Norm of the gradient", "Share of the gradient", "Course"];
 
 /// All quantities of a log, in small plots by group.
 pub(super) fn curves(all: &[Series]) -> Markup {
@@ -64,7 +65,8 @@ fn panel(series: &Series) -> Markup {
     let average =
         (points.len() >= FEW).then(|| smoothed(&points, (WINDOW * points.len() as f64).max(2.0)));
     let last = average.as_ref().unwrap_or(&points).last().map_or(0.0, |point| point.1);
-    let (title, last) = (series.title(), number(last, last.abs()));
+    let span = range(points.iter().map(|point| point.1), 0.0);
+    let (title, last) = (series.title(), number(last, span.end - span.start));
     html! {
         figure.curve data-quantity=(series.key) {
             figcaption { (title) " (" (last) ")" }

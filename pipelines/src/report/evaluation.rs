@@ -11,8 +11,9 @@ use super::attention::{self, Maps, Subject, Words};
 use super::page::{self, SIDE, Section};
 use super::{command, curves};
 use crate::Error;
-use crate::evaluate::{EvaluateRequest, Metric, PromptResult, Results, Summary, request};
+use crate::evaluate::{EvaluateRequest, Hashed, Metric, PromptResult, Results, Summary, request};
 use crate::generate::GeneratePlan;
+use crate::judges::PictureFile;
 use crate::photos;
 
 /// Of a grid's pictures, in pixels.
@@ -109,32 +110,33 @@ fn values(results: &Results, metric: Metric) -> Vec<f64> {
     results.prompts.iter().filter_map(|prompt| prompt.scores.get(&metric).copied()).collect()
 }
 
-/// The photos, where the folder says in which they lie.
+/// The photos as they were compared, where the folder says in which they lie.
 fn pictures_of(request: Option<&EvaluateRequest>, results: &Results) -> Markup {
     let Some(request) = request else {
         return page::notice(
             "The folder does not say where the photos lie; their names and hashes are in the protocol.",
         );
     };
-    let show = |path: std::path::PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let picture = match photos::read(&path) {
+    let show = |file: &PictureFile| {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let picture = match file.read() {
             Ok(pixels) => page::picture(&pixels, SIDE, &format!("photo {name}")),
             Err(error) => page::notice(&error.to_string()),
         };
         (picture, name)
     };
-    let files = match photos::list(&request.photos) {
+    let files = match PictureFile::photos(&request.photos, request.masks.as_deref()) {
         Ok((files, _)) => files,
         Err(error) => {
             return page::notice(&format!("The photos cannot be shown any more: {error}"));
         }
     };
-    let same = files.iter().map(|file| crate::evaluate::Hashed::of_file(file).ok());
+    let same = files.iter().map(|file| Hashed::of_file(&file.path).ok());
     let same = same.eq(results.protocol.photos.iter().cloned().map(Some));
     html! {
         @if !same { (page::notice("These are not the photos that were compared: the folder has changed since.")) }
-        (page::gallery(&files.into_iter().map(show).collect::<Vec<_>>()))
+        @if request.masks.is_some() { p.caption { "As they were compared: what is not the subject is grey." } }
+        (page::gallery(&files.iter().map(show).collect::<Vec<_>>()))
     }
 }
 
@@ -225,7 +227,7 @@ fn by_prompt(results: &Results) -> Markup {
                 tbody {
                     @for prompt in &results.prompts {
                         tr {
-                            th scope="row" { (prompt.prompt) }
+                            th.prompt scope="row" { (prompt.prompt) }
                             @for metric in &metrics {
                                 td { (prompt.scores.get(metric).map_or("–".to_owned(), |x| format!("{x:.4}"))) }
                             }

@@ -65,6 +65,7 @@ impl Series {
         match list {
             "loss" | "terms" => "Loss",
             "gradient_norm" | "gradient_norms" => "Norm of the gradient",
+            "gradient_shares" => "Share of the gradient",
             "learning_rate" | "seconds" => "Course",
             _ => "Concept",
         }
@@ -137,7 +138,25 @@ mod tests {
                 series("more.b.c", &[(2.0, 7.0)]),
             ]
         );
-        assert_eq!(found[3].group(), "Validation");
+    }
+
+    #[test]
+    fn what_a_run_logs_stands_under_its_own_heading() {
+        for (key, group, title) in [
+            ("loss", "Loss", "all terms, weighted"),
+            ("terms.reconstruction", "Loss", "reconstruction"),
+            ("gradient_norm", "Norm of the gradient", "all terms"),
+            ("gradient_norms.reconstruction", "Norm of the gradient", "reconstruction"),
+            ("gradient_shares.reconstruction", "Share of the gradient", "reconstruction"),
+            ("norm", "Concept", "norm of the vectors"),
+            ("measures.cosine_to_class", "Concept", "cosine to class"),
+            ("validation_loss", "Validation", "validation loss"),
+            ("fidelity", "Validation", "fidelity"),
+            ("learning_rate", "Course", "learning rate"),
+        ] {
+            let series = Series { key: key.to_owned(), points: Vec::new() };
+            assert_eq!((series.group(), &*series.title()), (group, title), "{key}");
+        }
     }
 
     #[test]

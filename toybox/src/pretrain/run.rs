@@ -99,10 +99,8 @@ pub(super) fn fit(
         verb: "created",
         source,
     })?;
-    let identity = format!(
-        "{name} {} {} {} {}",
-        options.batch_size, options.learning_rate, options.seed, options.warm_start
-    );
+    let identity =
+        format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
     let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
     let mut average = Average::new(&parameters);
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };

@@ -1,13 +1,7 @@
-//! What turns pictures into unit vectors whose inner product is a likeness: for the evaluation of a concept, and for
-//! the sample pictures of a run.
-
-use std::borrow::Borrow;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+//! The base's own U-Net as a judge of likeness: what needs no weights but those of the base.
 
 use embeddings::{Concept, Conditioner, Overflow};
 use image::RgbImage;
-use models::clip::{Clip, ClipConfig, PicturePreparation};
 use models::folder::ModelFolder;
 use models::schedule::NoiseSchedule;
 use models::unet::{Conditioning, CrossAttnContext, UNet};
@@ -15,92 +9,21 @@ use models::vae::Vae;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
+use super::{Cut, PictureEncoder};
 use crate::evaluate::LikenessProtocol;
 use crate::photos::{self, Crop};
 use crate::{Base, Error};
+
+/// Of the pictures of a batch: four of Stable Diffusion's, whose encoding by the VAE is what takes the memory.
+const PIXELS_AT_ONCE: i64 = 4 * 512 * 512;
+/// Pictures of a batch, however small they are.
+const MOST: i64 = 16;
 
 /// Blocks of the U-Net whose features are taken: the middle, and the decoder without its last block, which looks at
 /// pixels more than at things.
 fn layers(decoder_blocks: usize) -> Vec<String> {
     let decoder = (0..decoder_blocks.saturating_sub(1)).map(|i| format!("up_blocks.{i}"));
     std::iter::once("mid_block".to_owned()).chain(decoder).collect()
-}
-
-/// An encoder of pictures.
-pub(crate) trait PictureEncoder {
-    /// How many pictures it encodes at once.
-    fn batch(&self) -> usize;
-    /// One picture of any size as the encoder reads it, `[1, 3, H, W]`.
-    fn prepare(&self, picture: &RgbImage) -> Tensor;
-    /// Prepared pictures `[B, 3, H, W]` to unit vectors `[B, W]`.
-    fn encode(&self, pictures: &Tensor) -> Tensor;
-}
-
-/// Unit vectors of picture files, `[N, W]` f64 on the CPU, in batches; nothing where `on_picture` stopped it, which is
-/// told how many are done.
-pub(crate) fn encode(
-    encoder: &dyn PictureEncoder,
-    files: &[PathBuf],
-    on_picture: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Option<Tensor>, Error> {
-    let (mut vectors, mut done) = (Vec::new(), 0);
-    for files in files.chunks(encoder.batch()) {
-        let read = files.iter().map(|file| photos::read(file));
-        vectors.push(encode_pictures(encoder, &read.collect::<Result<Vec<_>, _>>()?));
-        done += files.len();
-        if on_picture(done).is_break() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(Tensor::cat(&vectors, 0)))
-}
-
-/// The same of pictures that are at hand, all at once or in batches.
-pub(crate) fn encode_pictures<P: Borrow<RgbImage>>(
-    encoder: &dyn PictureEncoder,
-    pictures: &[P],
-) -> Tensor {
-    let encode = |pictures: &[P]| {
-        let prepared: Vec<_> = pictures.iter().map(|p| encoder.prepare(p.borrow())).collect();
-        let encoded = encoder.encode(&Tensor::cat(&prepared, 0));
-        encoded.to_device(Device::Cpu).to_kind(Kind::Double)
-    };
-    Tensor::cat(&pictures.chunks(encoder.batch()).map(encode).collect::<Vec<_>>(), 0)
-}
-
-/// CLIP with the way its pictures are prepared.
-pub(crate) struct ClipJudge {
-    clip: Clip,
-    preparation: PicturePreparation,
-}
-
-impl ClipJudge {
-    /// Reads a CLIP folder.
-    pub(crate) fn load(folder: &std::path::Path, device: Device) -> Result<Self, Error> {
-        let side = ClipConfig::read(folder)?.vision_config.image_size;
-        let preparation = PicturePreparation::read(folder, side)?;
-        Ok(Self { clip: Clip::load(folder, device)?, preparation })
-    }
-
-    /// Texts to unit vectors, `[B, W]` f64 on the CPU.
-    pub(crate) fn texts(&self, texts: &[String]) -> Tensor {
-        self.clip.embed_texts(texts).to_device(Device::Cpu).to_kind(Kind::Double)
-    }
-}
-
-impl PictureEncoder for ClipJudge {
-    fn batch(&self) -> usize {
-        32
-    }
-
-    fn prepare(&self, picture: &RgbImage) -> Tensor {
-        let (width, height) = picture.dimensions();
-        self.preparation.prepare(picture.as_raw(), (width as usize, height as usize))
-    }
-
-    fn encode(&self, pictures: &Tensor) -> Tensor {
-        self.clip.embed_pictures(pictures)
-    }
 }
 
 /// The base's own U-Net as a judge: it sees a lightly noised picture under an empty prompt. Of each of a few blocks the
@@ -169,21 +92,24 @@ pub(crate) fn with_unet_judge<T>(
 
 impl PictureEncoder for UNetJudge<'_> {
     fn batch(&self) -> usize {
-        4
+        (PIXELS_AT_ONCE / self.protocol.resolution.pow(2)).clamp(1, MOST) as usize
     }
 
-    fn prepare(&self, picture: &RgbImage) -> Tensor {
+    fn cut(&self) -> Cut {
         let side = self.protocol.resolution as u32;
-        if picture.dimensions() == (side, side) {
-            return photos::to_tensor(picture);
-        }
-        photos::to_tensor(&Crop::Center.resized(picture, (side, side)))
+        Box::new(move |picture| {
+            if picture.dimensions() == (side, side) {
+                return picture.clone();
+            }
+            Crop::Center.resized(picture, (side, side))
+        })
     }
 
-    fn encode(&self, pictures: &Tensor) -> Tensor {
-        let count = pictures.size()[0];
-        let latents = self.vae.encode(pictures).mean * self.vae.scaling_factor(); // [B, C, h, w]
-        let timesteps = Tensor::from_slice(&vec![self.protocol.timestep; count as usize])
+    fn encode(&self, pictures: &[RgbImage]) -> Tensor {
+        let count = pictures.len() as i64;
+        let pixels: Vec<Tensor> = pictures.iter().map(photos::to_tensor).collect();
+        let latents = self.vae.encode(&Tensor::cat(&pixels, 0)).mean * self.vae.scaling_factor(); // [B, C, h, w]
+        let timesteps = Tensor::from_slice(&vec![self.protocol.timestep; pictures.len()])
             .to_device(latents.device());
         let noise = self.noise.expand_as(&latents);
         let noised = self.schedule.add_noise(&latents, &noise, &timesteps);
