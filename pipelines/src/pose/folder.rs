@@ -117,8 +117,9 @@ fn drawing(pose: &Skeleton, size: (u32, u32)) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
-    /// Two pairs of photos of one level each, and joints to the left and to the right.
+    /// Two pairs of photos of one level each, and a forearm to the left.
     fn pairs(folder: &Path) -> Vec<Pair> {
         let of = |i: u8| {
             let file = |role: &str, level: u8| {
@@ -129,7 +130,7 @@ mod tests {
                 file
             };
             let mut pose = Skeleton([None; 18]);
-            pose.0[4] = Some((0.1, 0.5)); // the right wrist
+            (pose.0[3], pose.0[4]) = (Some((0.1, 0.1)), Some((0.1, 0.9))); // the right forearm
             Pair { source: file("s", 10), target: file("t", 200), pose }
         };
         vec![of(0), of(1)]
@@ -162,11 +163,11 @@ mod tests {
             let pair = all.pair(index, &draw).unwrap();
             assert!(pair.key < all.distinct().unwrap());
             let rises = |x: &Tensor| x.double_value(&[1, 8, 15]) > x.double_value(&[1, 8, 0]);
-            let wrist_left = pair.target_pose.double_value(&[1, 8, 1]) > -0.9
-                || pair.target_pose.double_value(&[2, 8, 1]) > -0.9;
+            let half = |first: i64| pair.target_pose.narrow(2, first, 8).sum(Kind::Double);
+            let arm_left = half(0).double_value(&[]) > half(8).double_value(&[]);
             assert_eq!(rises(&pair.source), pair.key % 2 == 0);
             assert_eq!(rises(&pair.target), pair.key % 2 == 0);
-            assert_eq!(wrist_left, pair.key % 2 == 0);
+            assert_eq!(arm_left, pair.key % 2 == 0);
             let other = by_key.insert(pair.key, pair.target.copy());
             assert!(other.is_none_or(|other| other == pair.target));
         }
