@@ -79,7 +79,7 @@ fn the_built_in_weights_follow_the_pose_and_draw_the_person() {
     println!("{said}");
     assert!(truth < 0.03, "{said}");
     assert!(ours < 0.5 * copied && ours < 0.5 * other, "{said}");
-    // Somebody is there, of about the right colours; these weights do not yet beat the source copied.
+    // Somebody is there, of about the right colours; these weights do not quite beat the source copied.
     let deserted: Vec<RgbImage> = pairs.iter().map(|pair| pair.target.deserted()).collect();
     let (ours_off, nobody_off) = (off(&model), off(&deserted));
     println!("foreground L1: ours {ours_off:.4}, nobody {nobody_off:.4}");
