@@ -2,6 +2,7 @@
 
 mod drawing;
 mod evaluate;
+mod keys;
 mod pose;
 mod pose_train;
 
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use pipelines::config::{self, Table, Value};
+use pipelines::config::{Table, Value};
+
+use keys::{count, path, small, table, text};
 
 pub use drawing::GenerateArgs;
 pub use evaluate::EvaluateArgs;
@@ -292,56 +295,45 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The keys that were given, `--set` last.
     pub fn overrides(&self) -> Result<Table> {
-        let path = |path: &Option<PathBuf>| {
-            path.as_ref().map(|p| Value::from(p.to_string_lossy().into_owned()))
-        };
-        let text = |text: &Option<String>| text.as_ref().map(|t| Value::from(t.as_str()));
-        let count = |n: Option<u64>| n.map(|n| Value::from(n as i64));
-        let small = |n: Option<u32>| n.map(Value::from);
         let switch = |on: bool| on.then_some(Value::from(true));
         let samples = &self.sample_prompt;
         let keys = [
-            ("photos", path(&self.photos)),
-            ("concept", text(&self.concept)),
-            ("class", text(&self.class)),
-            ("base", path(&self.base)),
-            ("variant", text(&self.variant)),
-            ("method", text(&self.method)),
-            ("output", path(&self.output)),
+            ("photos", path(self.photos.as_ref())),
+            ("concept", text(self.concept.as_ref())),
+            ("class", text(self.class.as_ref())),
+            ("base", path(self.base.as_ref())),
+            ("variant", text(self.variant.as_ref())),
+            ("method", text(self.method.as_ref())),
+            ("output", path(self.output.as_ref())),
             ("steps", count(self.steps)),
             ("seed", count(self.seed)),
             ("vectors", small(self.vectors)),
-            ("initializer", text(&self.init)),
+            ("initializer", text(self.init.as_ref())),
             ("initializer_random", switch(self.init_random)),
-            ("slots", text(&self.slots)),
-            ("templates", text(&self.templates)),
+            ("slots", text(self.slots.as_ref())),
+            ("templates", text(self.templates.as_ref())),
             ("resolution", small(self.resolution)),
-            ("crop", text(&self.crop)),
+            ("crop", text(self.crop.as_ref())),
             ("flip", switch(self.flip)),
             ("batch_size", small(self.batch_size)),
             ("gradient_accumulation", small(self.gradient_accumulation)),
             ("learning_rate", self.lr.map(Value::from)),
             ("scale_learning_rate", switch(self.scale_lr)),
-            ("lr_schedule", text(&self.lr_schedule)),
+            ("lr_schedule", text(self.lr_schedule.as_ref())),
             ("warmup_steps", count(self.warmup_steps)),
             ("max_grad_norm", self.max_grad_norm.map(Value::from)),
             ("min_snr_gamma", self.min_snr_gamma.map(Value::from)),
             ("gradient_checkpointing", switch(self.gradient_checkpointing)),
-            ("device", text(&self.device)),
-            ("precision", text(&self.precision)),
+            ("device", text(self.device.as_ref())),
+            ("precision", text(self.precision.as_ref())),
             ("clip_skip", small(self.clip_skip)),
             ("sample_prompts", (!samples.is_empty()).then(|| Value::from(samples.clone()))),
             ("sample_every", count(self.sample_every)),
             ("save_every", count(self.save_every)),
             ("validate_every", count(self.validate_every)),
-            ("clip", path(&self.clip)),
-            ("keep_best", text(&self.keep_best)),
+            ("clip", path(self.clip.as_ref())),
+            ("keep_best", text(self.keep_best.as_ref())),
         ];
-        let mut table: Table =
-            keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-        for setting in &self.set {
-            config::set(&mut table, setting)?;
-        }
-        Ok(table)
+        table(keys, &self.set)
     }
 }

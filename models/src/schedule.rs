@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use torch_ext::Generator;
 
 /// What the network predicts, with `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -339,6 +340,14 @@ impl NoiseSchedule {
     /// What the network predicts.
     pub fn prediction_type(&self) -> PredictionType {
         self.prediction_type
+    }
+
+    /// A timestep in each of the ranges named by `ranges` `[B]`, out of `count` equal ones; `[B]`. Over all ranges the loss
+    /// wanders less with the noise levels that happened to be drawn (Kingma et al. 2021, appendix I.1).
+    pub fn timesteps_within(&self, ranges: &Tensor, count: u64, draw: &Generator) -> Tensor {
+        let last = self.alpha_bar.len() as i64;
+        let within = ranges.to_kind(Kind::Double) + draw.rand(&ranges.size()).to_kind(Kind::Double);
+        (within * (last as f64 / count as f64)).to_kind(Kind::Int64).clamp_max(last - 1)
     }
 
     /// `x_t`: the clean samples with as much noise as the timesteps say.

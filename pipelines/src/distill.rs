@@ -81,7 +81,7 @@ fn run(
         Ok(ControlFlow::Continue(())) => {}
         Ok(ControlFlow::Break(())) => return Ok(None),
         Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
-        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
     }
     let misfit = if before > 0.0 { fit.distance() / before } else { 0.0 };
     let record = ConceptRecord {
@@ -201,12 +201,12 @@ impl<'a> Fit<'a> {
 }
 
 impl TrainStep for Fit<'_> {
-    fn losses(&mut self, _index: u64, _draw: &Generator) -> Losses {
+    fn losses(&mut self, _index: u64, _draw: &Generator) -> Result<Losses, Error> {
         let rows = self.errors();
         let (concept, others) = (mean_over(&rows, &self.concept), mean_over(&rows, &self.others));
         let terms =
             vec![("concept", concept.double_value(&[])), ("others", others.double_value(&[]))];
-        Losses { total: concept + others, terms }
+        Ok(Losses { total: concept + others, terms })
     }
 }
 

@@ -175,12 +175,12 @@ impl Refiner<'_> {
         };
         match trainer.fit(&mut near, &mut after_step) {
             Ok(_) => {}
-            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
             Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
         }
         let Some(first) = first.filter(|_| !stopped) else { return Ok(None) };
 
-        let (loss, after) = near.evaluate(samples, &trainer.draw);
+        let (loss, after) = near.evaluate(samples, &trainer.draw)?;
         let moves = near.start.iter().zip(&trainer.optimizer.parameters);
         let moved = moves.map(|(from, to)| distance(from, to)).fold(0.0, f64::max);
         let report = Refined {
@@ -264,6 +264,9 @@ impl Batches for LateNoise {
     }
 }
 
+/// Terms of a loss by name.
+type Terms = Vec<(&'static str, f64)>;
+
 /// An objective whose parameters stay within a distance of where they started.
 struct Near<'a> {
     objective: Objective<'a>,
@@ -273,12 +276,12 @@ struct Near<'a> {
 
 impl Near<'_> {
     /// The weighted loss and its terms over all samples, as they are now.
-    fn evaluate(&mut self, samples: u64, draw: &Generator) -> (f64, Vec<(&'static str, f64)>) {
+    fn evaluate(&mut self, samples: u64, draw: &Generator) -> Result<(f64, Terms), Error> {
         let (mut sum, mut terms) = (0.0, Vec::new());
         let share = 1.0 / samples as f64;
         tch::no_grad(|| {
             for index in 0..samples {
-                let mut part = Some(self.losses(index, draw));
+                let mut part = Some(self.losses(index, draw)?);
                 while let Some(Losses { total, terms: values }) = part {
                     sum += share * total.double_value(&[]);
                     for (name, value) in values {
@@ -287,13 +290,13 @@ impl Near<'_> {
                     part = self.more_losses();
                 }
             }
-        });
-        (sum, terms)
+            Ok((sum, terms))
+        })
     }
 }
 
 impl TrainStep for Near<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         self.objective.losses(index, draw)
     }
 

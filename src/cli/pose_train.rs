@@ -1,12 +1,13 @@
 //! `personalize pose train-fusion` and `train-generator`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pipelines::config::{self, Table, Value};
+use pipelines::config::{Table, Value};
 
 use super::OutputStyle;
+use super::keys::{count, path, small, table, text};
 use super::pose::FRAMES;
 
 /// What both stages are given; every default is the preset's.
@@ -77,40 +78,28 @@ pub struct PoseRunArgs {
     pub output_style: OutputStyle,
 }
 
-fn path(path: Option<&Path>) -> Option<Value> {
-    path.map(|path| Value::from(path.to_string_lossy().into_owned()))
-}
-
 impl PoseRunArgs {
     /// The keys that were given, the stage's own among them, `--set` last.
     fn overrides(&self, own: Vec<(&str, Option<Value>)>) -> Result<Table> {
-        let text = |text: &Option<String>| text.as_ref().map(|t| Value::from(t.as_str()));
-        let count = |n: Option<u64>| n.map(|n| Value::from(n as i64));
-        let small = |n: Option<u32>| n.map(Value::from);
         let mut keys = vec![
-            ("data", path(self.data.as_deref())),
-            ("frame", text(&self.frame)),
-            ("size", text(&self.size)),
-            ("output", path(self.output.as_deref())),
+            ("data", path(self.data.as_ref())),
+            ("frame", text(self.frame.as_ref())),
+            ("size", text(self.size.as_ref())),
+            ("output", path(self.output.as_ref())),
             ("steps", count(self.steps)),
             ("batch_size", small(self.batch_size)),
             ("gradient_accumulation", small(self.gradient_accumulation)),
             ("learning_rate", self.lr.map(Value::from)),
-            ("lr_schedule", text(&self.lr_schedule)),
+            ("lr_schedule", text(self.lr_schedule.as_ref())),
             ("warmup_steps", count(self.warmup_steps)),
             ("max_grad_norm", self.max_grad_norm.map(Value::from)),
             ("seed", count(self.seed)),
             ("save_every", count(self.save_every)),
-            ("device", text(&self.device)),
-            ("precision", text(&self.precision)),
+            ("device", text(self.device.as_ref())),
+            ("precision", text(self.precision.as_ref())),
         ];
         keys.extend(own);
-        let mut table: Table =
-            keys.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
-        for setting in &self.set {
-            config::set(&mut table, setting)?;
-        }
-        Ok(table)
+        table(keys, &self.set)
     }
 }
 
@@ -128,7 +117,7 @@ pub struct TrainFusionArgs {
 impl TrainFusionArgs {
     /// The keys that were given.
     pub fn overrides(&self) -> Result<Table> {
-        self.run.overrides(vec![("encoder", path(self.encoder.as_deref()))])
+        self.run.overrides(vec![("encoder", path(self.encoder.as_ref()))])
     }
 }
 
@@ -159,11 +148,11 @@ impl TrainGeneratorArgs {
     /// The keys that were given.
     pub fn overrides(&self) -> Result<Table> {
         self.run.overrides(vec![
-            ("fusion", path(self.fusion.as_deref())),
-            ("base", path(self.base.as_deref())),
-            ("variant", self.variant.as_deref().map(Value::from)),
-            ("source_encoder", path(self.source_encoder.as_deref())),
-            ("mode", self.mode.as_deref().map(Value::from)),
+            ("fusion", path(self.fusion.as_ref())),
+            ("base", path(self.base.as_ref())),
+            ("variant", text(self.variant.as_ref())),
+            ("source_encoder", path(self.source_encoder.as_ref())),
+            ("mode", text(self.mode.as_ref())),
         ])
     }
 }

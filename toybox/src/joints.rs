@@ -26,7 +26,6 @@ const NOISE: f64 = 0.06;
 struct Find<'a> {
     finder: &'a JointFinder,
     pairs: &'a [Pair],
-    failure: Option<Error>,
 }
 
 impl Find<'_> {
@@ -59,18 +58,8 @@ impl Find<'_> {
 }
 
 impl TrainStep for Find<'_> {
-    fn losses(&mut self, _index: u64, draw: &Generator) -> Losses {
-        let (pictures, joints) = match self.batch(draw) {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.failure = Some(error);
-                let nothing = Tensor::full([1, 3, 8, 8], f64::NAN, (Kind::Float, Device::Cpu));
-                return Losses {
-                    total: self.finder.heat(&nothing).mean(Kind::Float),
-                    terms: vec![],
-                };
-            }
-        };
+    fn losses(&mut self, _index: u64, draw: &Generator) -> Result<Losses, Error> {
+        let (pictures, joints) = self.batch(draw)?;
         let size = (pictures.size()[3], pictures.size()[2]);
         let heat = self.finder.heat(&pictures); // [B, 18, N]
         let from = cells(size, Device::Cpu).view([1, 1, -1, 2]) - joints.unsqueeze(2);
@@ -80,7 +69,7 @@ impl TrainStep for Find<'_> {
         let off = JointFinder::centres(&heat, size) - &joints;
         let distance = off.norm_scalaropt_dim(2, [-1], false).mean(Kind::Float);
         let terms = vec![("distance in cells", distance.double_value(&[]))];
-        Losses { total: entropy + distance * DISTANCE, terms }
+        Ok(Losses { total: entropy + distance * DISTANCE, terms })
     }
 }
 
@@ -113,17 +102,15 @@ pub fn joints(
         max_grad_norm: 1.0,
         loss_scale: 1.0,
     };
-    let mut step = Find { finder: &finder, pairs: &data.train, failure: None };
+    let mut step = Find { finder: &finder, pairs: &data.train };
     let ended = trainer.fit(&mut step, &mut |_, record| {
         report(record);
         Ok(ControlFlow::Continue(()))
     });
     match ended {
         Ok(_) => {}
-        Err(Stop::Failed(error)) => return Err(error),
-        Err(Stop::Diverged { step: at }) => {
-            return Err(step.failure.unwrap_or(Error::Diverged { step: at, saved: None }));
-        }
+        Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
+        Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
     }
     let halves = source.parameters().into_iter();
     let halves = halves.map(|(name, x)| (name, x.detach().to_kind(Kind::Half))).collect();

@@ -30,6 +30,7 @@ use embeddings::PromptTokens;
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::Error;
 use crate::trainer::{Losses, TrainStep};
 
 /// What every term of a micro-batch sees. Shapes: B samples, `[B, 4, h, w]` latents.
@@ -114,13 +115,13 @@ impl<'a> Objective<'a> {
 }
 
 impl TrainStep for Objective<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let step = self.batches.next(index, draw);
         let (weight, term) = self.terms.first_mut().expect("an objective has a term");
         let start = draw.twin();
         let losses = weighted(*weight, &mut **term, &step, draw);
         self.current = Some((step, 1, start));
-        losses
+        Ok(losses)
     }
 
     fn more_losses(&mut self) -> Option<Losses> {

@@ -242,7 +242,8 @@ impl NewUNet {
         }
         let types = |side: &str| -> Vec<String> {
             let kind = |attends: &bool| {
-                format!("{}{side}Block2D", ["", "CrossAttn"][usize::from(*attends)])
+                let attention = if *attends { "CrossAttn" } else { "" };
+                format!("{attention}{side}Block2D")
             };
             self.attention.iter().map(kind).collect()
         };
@@ -321,7 +322,6 @@ impl GeneratorConfig {
         plan.identity_pairs = self.identity_pairs;
         plan.file_precision = self.file_precision;
         let (train, test) = self.run.pairs()?;
-        plan.check()?;
         Ok(Ready { plan, train, test })
     }
 }

@@ -6,7 +6,6 @@ use torch_ext::Generator;
 use super::contrast::{Contrast, ContrastLoss};
 use super::networks::Fusion;
 use super::pairs::{PosePairs, batch};
-use super::run::{PoseStep, no_batch};
 use crate::Error;
 use crate::trainer::{Losses, TrainStep};
 
@@ -16,20 +15,12 @@ pub(super) struct FusionStep<'a> {
     pub pairs: &'a mut dyn PosePairs,
     pub contrast: Contrast,
     pub batch_size: usize,
-    pub leaves: &'a [(String, Tensor)],
-    pub failure: Option<Error>,
 }
 
 impl TrainStep for FusionStep<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let first = index * self.batch_size as u64;
-        let pairs = match batch(self.pairs, first, self.batch_size, 0.0, draw) {
-            Ok(pairs) => pairs,
-            Err(error) => {
-                self.failure = Some(error);
-                return no_batch(self.leaves);
-            }
-        };
+        let pairs = batch(self.pairs, first, self.batch_size, 0.0, draw)?;
         let output = self.fusion.forward(&pairs.source, &pairs.pose, Some(draw));
         let target = self.fusion.embed(&pairs.target);
         let ContrastLoss { nce, l1, retrieval } =
@@ -42,12 +33,6 @@ impl TrainStep for FusionStep<'_> {
             ("top-5", retrieval.top5),
             ("mean rank", retrieval.mean_rank),
         ];
-        Losses { total: nce + l1 * self.contrast.l1_weight, terms }
-    }
-}
-
-impl PoseStep for FusionStep<'_> {
-    fn failure(&mut self) -> Option<Error> {
-        self.failure.take()
+        Ok(Losses { total: nce + l1 * self.contrast.l1_weight, terms })
     }
 }

@@ -11,7 +11,6 @@ use torch_ext::Generator;
 
 use super::networks::{Evidence, Fusion, Kept, Routes, of_kind};
 use super::pairs::{PairBatch, PosePairs, batch};
-use super::run::{PoseStep, no_batch};
 use super::shape::GeneratorShape;
 use crate::Error;
 use crate::trainer::{Losses, TrainStep};
@@ -68,9 +67,7 @@ pub(super) struct GeneratorStep<'a> {
     pub offset_noise: f64,
     pub identity: f64,
     pub batch_size: usize,
-    pub leaves: &'a [(String, Tensor)],
     pub known: Known,
-    pub failure: Option<Error>,
 }
 
 /// What frozen networks see in a batch, or in one pair.
@@ -166,8 +163,10 @@ impl GeneratorStep<'_> {
         };
         Seen::cat(&pairs.keys.iter().enumerate().map(of).collect::<Vec<_>>())
     }
+}
 
-    fn loss(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
+impl TrainStep for GeneratorStep<'_> {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let first = index * self.batch_size as u64;
         let pairs = batch(self.pairs, first, self.batch_size, self.identity, draw)?;
         let (found, expected) =
@@ -197,21 +196,6 @@ impl GeneratorStep<'_> {
         let target = self.schedule.target(&x_0, &noise, &timesteps);
         let total = (prediction - target).square().mean(Kind::Float);
         Ok(Losses { terms: vec![("reconstruction", total.double_value(&[]))], total })
-    }
-}
-
-impl TrainStep for GeneratorStep<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
-        self.loss(index, draw).unwrap_or_else(|error| {
-            self.failure = Some(error);
-            no_batch(self.leaves)
-        })
-    }
-}
-
-impl PoseStep for GeneratorStep<'_> {
-    fn failure(&mut self) -> Option<Error> {
-        self.failure.take()
     }
 }
 

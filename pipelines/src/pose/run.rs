@@ -7,10 +7,9 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::config::LrShape;
-use crate::output::prepare_folder;
 use crate::train::{Event, Observer, Outcome, Start, StepLog};
 use crate::trainer::{
-    AdamW, AdamWConfig, LearningRate, Losses, StepRecord, Stop, TrainStep, Trainer, state,
+    AdamW, AdamWConfig, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
 use crate::{DeviceChoice, Error, Precision};
 
@@ -66,19 +65,7 @@ impl PoseRun {
             );
             return Err(Error::Usage(text));
         }
-        let (weights, state_file) = (self.output.join(file), self.output.join(state::FILE));
-        match self.start {
-            Start::DryRun => return Ok(()),
-            Start::Resume => return state::check(&self.output, self.steps, identity),
-            Start::New if weights.exists() || state_file.exists() => {
-                return Err(Error::Usage(format!(
-                    "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
-                    self.output.display()
-                )));
-            }
-            Start::New | Start::Overwrite => {}
-        }
-        prepare_folder(&self.output)
+        self.start.check_folder(&self.output, &self.output.join(file), self.steps, identity)
     }
 
     /// Where it computes, and the kind of what is frozen.
@@ -97,25 +84,12 @@ impl PoseRun {
     }
 }
 
-/// A step that may fail to get its pictures, which the loop cannot carry out itself.
-pub(super) trait PoseStep: TrainStep {
-    /// Why the last loss is none, once.
-    fn failure(&mut self) -> Option<Error>;
-}
-
-/// The loss of a batch that there is not: no number, so that the loop ends before anything is moved, but one whose graph
-/// reaches every parameter.
-pub(super) fn no_batch(leaves: &[(String, Tensor)]) -> Losses {
-    let sum = leaves.iter().map(|(_, leaf)| leaf.sum(Kind::Float)).reduce(|a, b| a + b);
-    Losses { total: sum.expect("something is trained") * f64::NAN, terms: Vec::new() }
-}
-
 /// Trains `leaves` on `step`. `write` puts the weights as they are into their file, after so many steps.
 pub(super) fn fit(
     run: &PoseRun,
     identity: &str,
     leaves: &[(String, Tensor)],
-    step: &mut dyn PoseStep,
+    step: &mut dyn TrainStep,
     write: &dyn Fn(u64) -> Result<PathBuf, Error>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
@@ -166,15 +140,17 @@ pub(super) fn fit(
         };
         trainer.fit(step, &mut after)
     };
+    // Where a loss or a batch failed, the parameters are those of the last loss that was a number. The state stays as it
+    // was last saved.
+    let last_good = || (trainer.step > 0).then(|| write(trainer.step)).transpose();
     match ended {
         Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, observer)?)),
         Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(Some(save(&trainer, observer)?))),
         Err(Stop::Failed(error)) => Err(error),
-        Err(Stop::Diverged { step: at }) => {
-            // The parameters are those of the last loss that was a number. The state stays as it was last saved.
-            let learnt = trainer.step > 0;
-            let saved = learnt.then(|| write(trainer.step)).transpose()?;
-            Err(step.failure().unwrap_or(Error::Diverged { step: at, saved }))
+        Err(Stop::NoBatch(error)) => {
+            last_good()?;
+            Err(error)
         }
+        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: last_good()? }),
     }
 }

@@ -127,14 +127,8 @@ fn fusion(
         PoseRecord { steps, ..record.clone() }.write(&path, copies(&leaves))?;
         Ok(path)
     };
-    let mut step = FusionStep {
-        fusion: &fusion,
-        pairs,
-        contrast: *contrast,
-        batch_size: run.batch_size,
-        leaves: &leaves,
-        failure: None,
-    };
+    let mut step =
+        FusionStep { fusion: &fusion, pairs, contrast: *contrast, batch_size: run.batch_size };
     run::fit(run, &plan.identity(), &leaves, &mut step, &write, observer)
 }
 
@@ -193,7 +187,7 @@ impl GeneratorPlan {
     }
 
     /// Refuses a folder that cannot be used, and to go on with another run.
-    pub fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), Error> {
         self.run.check(GENERATOR_FILE, &self.identity())
     }
 }
@@ -284,9 +278,7 @@ fn generator(
         offset_noise: plan.offset_noise,
         identity: plan.identity_pairs,
         batch_size: run.batch_size,
-        leaves: &leaves,
         known: Known::default(),
-        failure: None,
     };
     run::fit(run, &plan.identity(), &leaves, &mut step, &write, observer)
 }

@@ -2,7 +2,7 @@
 
 use embeddings::PromptTokens;
 use models::schedule::NoiseSchedule;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use torch_ext::Generator;
 
 use crate::latents::LatentCache;
@@ -39,11 +39,12 @@ impl PhotoBatches<'_> {
 
     /// Of micro-batch `index`, `[B]`.
     fn timesteps(&self, index: u64, draw: &Generator) -> Tensor {
-        let (last, batch) = (self.schedule.alpha_bar().len() as i64, self.batch_size as i64);
+        let batch = self.batch_size as u64;
         if self.stratified {
-            return stratified(self.seed, index, (batch, self.accumulation), last, draw);
+            let ranges = ranges(self.seed, index, batch, self.accumulation);
+            return self.schedule.timesteps_within(&ranges, batch * self.accumulation, draw);
         }
-        draw.randint(0, last, &[batch])
+        draw.randint(0, self.schedule.alpha_bar().len() as i64, &[batch as i64])
     }
 
     /// One prompt for all micro-batches of an optimiser step, so that accumulation does not mix references. Epochs
@@ -65,21 +66,12 @@ fn in_epochs(seed: u64, k: u64, n: usize) -> usize {
     order.int64_value(&[place as i64]) as usize
 }
 
-/// Timesteps below `last` of micro-batch `index`, `[batch]`: over the `accumulation` micro-batches of an optimiser step
-/// one in each of as many equal ranges as the step has samples, the ranges in an order of the step's own.
-fn stratified(
-    seed: u64,
-    index: u64,
-    (batch, accumulation): (i64, u64),
-    last: i64,
-    draw: &Generator,
-) -> Tensor {
-    let ranges = batch as u64 * accumulation;
-    let range = |i: u64| in_epochs(!seed, index * batch as u64 + i, ranges as usize) as f64;
-    let ranges_here = Tensor::from_slice(&(0..batch as u64).map(range).collect::<Vec<_>>());
-    let within = ranges_here + draw.rand(&[batch]).to_kind(Kind::Double); // [B], in units of a range
-    let timesteps = (within * (last as f64 / ranges as f64)).to_kind(Kind::Int64);
-    timesteps.clamp_max(last - 1)
+/// Which of the equal ranges of timesteps the samples of micro-batch `index` take, `[batch]`: over the `accumulation`
+/// micro-batches of an optimiser step each range once, in an order of the step's own.
+fn ranges(seed: u64, index: u64, batch: u64, accumulation: u64) -> Tensor {
+    let samples = (batch * accumulation) as usize;
+    let range = |i: u64| in_epochs(!seed, index * batch + i, samples) as i64;
+    Tensor::from_slice(&(0..batch).map(range).collect::<Vec<_>>())
 }
 
 impl PhotoBatches<'_> {
@@ -156,13 +148,15 @@ impl Batches for PhotoBatches<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use models::schedule::ScheduleConfig;
 
     #[test]
     fn a_step_has_a_timestep_in_each_of_its_ranges_and_steps_differ() {
         let draw = Generator::cpu(3);
+        let schedule = NoiseSchedule::new(&ScheduleConfig::default()).expect("the common one");
         let step = |step: u64| -> Vec<i64> {
-            let batches = (4 * step..4 * step + 4).map(|i| stratified(7, i, (2, 4), 1000, &draw));
-            let all: Vec<Tensor> = batches.collect();
+            let batch = |i| schedule.timesteps_within(&super::ranges(7, i, 2, 4), 8, &draw);
+            let all: Vec<Tensor> = (4 * step..4 * step + 4).map(batch).collect();
             Vec::try_from(Tensor::cat(&all, 0)).expect("a flat tensor of numbers")
         };
         let ranges = |step: &[i64]| step.iter().map(|t| t / 125).collect::<Vec<_>>();

@@ -35,6 +35,31 @@ pub enum Start {
     DryRun,
 }
 
+impl Start {
+    /// The folder of a run can be written, and holds no other run; `file` is what a run leaves there. To go on, its state
+    /// must be of `identity` and of at most `steps` steps.
+    pub(crate) fn check_folder(
+        self,
+        folder: &Path,
+        file: &Path,
+        steps: u64,
+        identity: &str,
+    ) -> Result<(), Error> {
+        match self {
+            Self::DryRun => return Ok(()),
+            Self::Resume => return state::check(folder, steps, identity),
+            Self::New if file.exists() || folder.join(state::FILE).exists() => {
+                return Err(Error::Usage(format!(
+                    "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
+                    folder.display()
+                )));
+            }
+            Self::New | Self::Overwrite => {}
+        }
+        prepare_folder(folder)
+    }
+}
+
 /// A checked run. Nothing changes it afterwards.
 #[derive(Debug)]
 pub struct TrainPlan {
@@ -137,7 +162,12 @@ impl TrainPlan {
             warnings,
         };
         plan.check_prompts(&tokenizer)?;
-        plan.check_output()?;
+        plan.start.check_folder(
+            &plan.config.output,
+            &plan.concept_path(),
+            plan.config.steps,
+            &plan.identity,
+        )?;
         Ok(plan)
     }
 
@@ -254,25 +284,6 @@ impl TrainPlan {
     /// A concept of the right length and no meaning.
     pub(crate) fn stand_in(&self, tokenizer: &Tokenizer) -> Box<dyn Concept> {
         self.method.stand_in(&self.config, self.initializer.as_deref(), tokenizer)
-    }
-
-    /// The folder of the run can be written, and holds no other run.
-    fn check_output(&self) -> Result<(), Error> {
-        let folder = &self.config.output;
-        let (concept, state) = (self.concept_path(), folder.join(state::FILE));
-        match self.start {
-            Start::DryRun => return Ok(()),
-            Start::Resume => return state::check(folder, self.config.steps, &self.identity),
-            Start::New | Start::Overwrite => {}
-        }
-        if self.start == Start::New && (concept.exists() || state.exists()) {
-            let text = format!(
-                "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
-                folder.display()
-            );
-            return Err(Error::Usage(text));
-        }
-        prepare_folder(folder)
     }
 
     pub(crate) fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {

@@ -168,7 +168,7 @@ fn finish(
             let saved = (trainer.step > 0 || kept).then(|| files.plan.concept_path());
             Err(Error::Diverged { step, saved })
         }
-        Err(Stop::Failed(error)) => {
+        Err(Stop::NoBatch(error) | Stop::Failed(error)) => {
             // The parameters are those of the last whole step; where even this save fails, the first error tells why.
             let _ = files.save(trainer, observer);
             Err(error)

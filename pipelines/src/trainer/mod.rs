@@ -27,8 +27,8 @@ pub struct Losses {
 
 /// What is minimised: one micro-batch at a time, drawn from the trainer's generator.
 pub trait TrainStep {
-    /// Micro-batch number `index` since the start of the run.
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses;
+    /// Micro-batch number `index` since the start of the run. An error ends the run.
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error>;
 
     /// The next part of the same micro-batch's loss, until there is none. Parts add up; each is computed when
     /// the graph of the one before has been walked and freed, so that only one of them is in memory.
@@ -80,6 +80,8 @@ pub enum Stop {
         /// The optimiser step.
         step: u64,
     },
+    /// A micro-batch could not be had; the parameters are those of the last finite loss.
+    NoBatch(Error),
     /// What followed a step failed.
     Failed(Error),
 }
@@ -120,8 +122,17 @@ impl Trainer {
     ) -> Result<ControlFlow<()>, Stop> {
         let mut last_good = None;
         while self.step < self.steps {
-            let Some(record) = self.one_step(objective, &mut last_good) else {
-                return Err(self.diverged(last_good));
+            let record = match self.one_step(objective, &mut last_good) {
+                Ok(Some(record)) => record,
+                Ok(None) => {
+                    let step = self.step + 1;
+                    self.go_back(last_good);
+                    return Err(Stop::Diverged { step });
+                }
+                Err(error) => {
+                    self.go_back(last_good);
+                    return Err(Stop::NoBatch(error));
+                }
             };
             if after_step(self, &record).map_err(Stop::Failed)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -130,35 +141,35 @@ impl Trainer {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Puts the parameters back to where the loss was last a number: before the update that ruined them.
-    fn diverged(&mut self, last_good: Option<LastGood>) -> Stop {
-        let stop = Stop::Diverged { step: self.step + 1 };
+    /// Puts the parameters back to where the loss was last a number: before the update that no loss has judged, or that
+    /// ruined them.
+    fn go_back(&mut self, last_good: Option<LastGood>) {
         if let Some((step, copies)) = last_good {
             for (parameter, good) in self.optimizer.parameters.iter_mut().zip(&copies) {
                 tch::no_grad(|| parameter.copy_(good));
             }
             self.step = step;
         }
-        stop
     }
 
+    /// One step; nothing where the loss, a gradient or the update is no number.
     fn one_step(
         &mut self,
         objective: &mut dyn TrainStep,
         last_good: &mut Option<LastGood>,
-    ) -> Option<StepRecord> {
+    ) -> Result<Option<StepRecord>, Error> {
         let started = Instant::now();
         let Sums { mut gradients, loss, terms, gradient_norms } = loop {
-            let sums = self.gradients(objective);
+            let sums = self.gradients(objective)?;
             if !sums.loss.is_finite() {
-                return None;
+                return Ok(None);
             }
             if sums.gradients.iter().all(is_finite) {
                 break sums;
             }
             self.loss_scale /= 2.0;
             if self.loss_scale < 1.0 {
-                return None;
+                return Ok(None);
             }
         };
         let gradient_norm = clip(&mut gradients, self.max_grad_norm);
@@ -167,11 +178,11 @@ impl Trainer {
         let (_, before) = &*last_good.insert((self.step, copies));
         self.optimizer.step(&gradients, learning_rate);
         if !self.optimizer.parameters.iter().all(is_finite) {
-            return None;
+            return Ok(None);
         }
         self.step += 1;
         objective.after_update(self.step, before, &mut self.optimizer.parameters);
-        Some(StepRecord {
+        Ok(Some(StepRecord {
             step: self.step,
             loss,
             terms,
@@ -182,11 +193,11 @@ impl Trainer {
             norm: mean_norm(&self.optimizer.parameters),
             measures: objective.measures(),
             seconds: started.elapsed().as_secs_f64(),
-        })
+        }))
     }
 
     /// Mean gradient, loss and terms over the micro-batches of one step.
-    fn gradients(&self, objective: &mut dyn TrainStep) -> Sums {
+    fn gradients(&self, objective: &mut dyn TrainStep) -> Result<Sums, Error> {
         let parameters = &self.optimizer.parameters;
         let share = 1.0 / self.accumulation as f64;
         let mut sums = Sums {
@@ -197,7 +208,7 @@ impl Trainer {
         };
         for micro in 0..self.accumulation {
             let index = self.step * self.accumulation + micro;
-            let mut part = Some(objective.losses(index, &self.draw));
+            let mut part = Some(objective.losses(index, &self.draw)?);
             while let Some(Losses { total, terms }) = part {
                 let scaled = &total * (self.loss_scale * share);
                 let mut gradients = Tensor::run_backward(&[scaled], parameters, false, false);
@@ -216,7 +227,7 @@ impl Trainer {
                 part = objective.more_losses();
             }
         }
-        sums
+        Ok(sums)
     }
 }
 

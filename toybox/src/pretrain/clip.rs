@@ -27,7 +27,7 @@ struct Contrast<'a> {
 }
 
 impl TrainStep for Contrast<'_> {
-    fn losses(&mut self, index: u64, _draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, _draw: &Generator) -> Result<Losses, Error> {
         let size = self.batch_size;
         let (places, captions) = self.gallery.pick(index * size as u64, size);
         let pictures = data::from_bytes(&self.pictures.index_select(0, &places));
@@ -52,7 +52,7 @@ impl TrainStep for Contrast<'_> {
         let right = logits.argmax(-1, false);
         let rows = Tensor::arange(size as i64, (Kind::Int64, self.clip.device()));
         let top1 = same.index(&[Some(rows), Some(right)]).mean(Kind::Float).double_value(&[]);
-        Losses { total, terms: vec![("top-1", top1)] }
+        Ok(Losses { total, terms: vec![("top-1", top1)] })
     }
 }
 

@@ -11,7 +11,7 @@ use models::unet::{Conditioning, UNet};
 use models::weights;
 use pipelines::trainer::{Losses, TrainStep};
 use pipelines::{Error, picture};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use super::data::{self, Gallery};
@@ -34,7 +34,7 @@ struct Denoise<'a> {
 }
 
 impl TrainStep for Denoise<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let size = self.batch_size;
         let (places, mut captions) = self.gallery.pick(index * size as u64, size);
         let emptied: Vec<f32> = Vec::try_from(draw.rand(&[size as i64])).unwrap_or_default();
@@ -47,8 +47,9 @@ impl TrainStep for Denoise<'_> {
         let x_0 = x_0.to_device(self.unet.device());
         let context = tch::no_grad(|| self.encode(&captions));
         let noise = draw.randn(&x_0.size()).to_device(x_0.device());
-        let last = self.schedule.alpha_bar().len() as i64;
-        let timesteps = spread(draw, size as i64, last).to_device(x_0.device());
+        let ranges = Tensor::arange(size as i64, (Kind::Int64, Device::Cpu));
+        let timesteps = self.schedule.timesteps_within(&ranges, size as u64, draw);
+        let timesteps = timesteps.to_device(x_0.device());
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
         let prediction = self.unet.forward(&x_t, &timesteps, &context).to_kind(Kind::Float);
         let target = self.schedule.target(&x_0, &noise, &timesteps);
@@ -56,7 +57,7 @@ impl TrainStep for Denoise<'_> {
             (prediction - target).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float);
         let plain = error.mean(Kind::Float).double_value(&[]);
         let total = (error * self.schedule.min_snr_weight(&timesteps, GAMMA)).mean(Kind::Float);
-        Losses { total, terms: vec![("plain", plain)] }
+        Ok(Losses { total, terms: vec![("plain", plain)] })
     }
 }
 
@@ -72,14 +73,6 @@ impl Denoise<'_> {
         let context = self.conditioner.encode(&tokens.iter().collect::<Vec<_>>(), &[]);
         Conditioning::context(context.map(|c| c.to_kind(self.unet.kind())))
     }
-}
-
-/// Timesteps below `last`, `[count]`, one from each of `count` equal parts: the loss of a batch then wanders less
-/// with the noise levels that it happened to draw (Kingma et al. 2021, appendix I.1).
-fn spread(draw: &Generator, count: i64, last: i64) -> Tensor {
-    let within = draw.rand(&[count]).to_kind(Kind::Double);
-    let part = Tensor::arange(count, (Kind::Double, within.device()));
-    ((part + within) * (last as f64 / count as f64)).to_kind(Kind::Int64).clamp_max(last - 1)
 }
 
 /// Trains the U-Net; writes `unet/`.

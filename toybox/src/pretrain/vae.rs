@@ -27,7 +27,7 @@ struct Reconstruct<'a> {
 }
 
 impl TrainStep for Reconstruct<'_> {
-    fn losses(&mut self, index: u64, draw: &Generator) -> Losses {
+    fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let size = self.options.batch_size;
         let samples = data::samples(self.options.seed, index * size as u64, size);
         let pictures = data::pictures(&samples); // [B, 3, 128, 128]
@@ -43,7 +43,7 @@ impl TrainStep for Reconstruct<'_> {
         let edges = &edges[0] + &edges[1];
         let psnr = -10.0 * (error.square().mean(Kind::Float).double_value(&[]) / 4.0).log10();
         let total = &pixels + &edges * EDGES;
-        Losses { terms: vec![("psnr", psnr), ("pixels", pixels.double_value(&[]))], total }
+        Ok(Losses { terms: vec![("psnr", psnr), ("pixels", pixels.double_value(&[]))], total })
     }
 }
 
