@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use models::vit::VisionConfig;
 use parity::base::with_weights;
+use pipelines::config::Timesteps;
 use pipelines::pose::{
     Contrast, FusionPlan, FusionShape, GeneratorPlan, GeneratorShape, PoseGenerator, PosePair,
     PosePairs, PoseRun, PoseSampling, PoseScales, PoseWeights, Tuning, train_fusion,
@@ -233,6 +234,56 @@ fn both_modes_start_alike_learn_and_draw() {
         draw(&generator, PoseScales::default())
     });
     assert_ne!(drawings[0], drawings[1]);
+}
+
+#[test]
+fn a_warm_start_begins_with_the_weights_that_it_is_given() {
+    let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
+    let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
+    let plan = |name: &str, rank: i64| {
+        let tuning = Tuning::Light { rank };
+        generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, 3)
+    };
+    let first = trained(&plan("first", 2)).0;
+    let start = PoseWeights::open(&first).unwrap();
+    let mut on = plan("on", 2);
+    on.run.learning_rate = 1e-12; // weights stay where they are
+    on.warm_start = Some(start.clone());
+    let (before, after) = (tensors(&first), tensors(&trained(&on).0));
+    assert_eq!(before.len(), after.len());
+    for (name, tensor) in before {
+        assert!((tensor - &after[&name]).abs().max().double_value(&[]) < 1e-10, "{name}");
+    }
+    let mut other = plan("other", 3);
+    other.warm_start = Some(start);
+    let error = train_generator(&other, &mut rows(), &mut Watcher::default()).err().unwrap();
+    assert!(error.to_string().contains("other shapes"), "{error}");
+}
+
+#[test]
+fn the_average_is_what_is_written_and_it_goes_on_to_the_bit() {
+    let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
+    let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
+    let plan = |name: &str, decay: f64, steps: u64, start: Start| {
+        let tuning = Tuning::Light { rank: 2 };
+        let mut plan =
+            generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, steps);
+        plan.run.average_decay = decay;
+        plan.run.start = start;
+        plan.timesteps = Timesteps::Stratified;
+        tensors(&trained(&plan).0)
+    };
+    let name = "pose_stem.conv_out.bias";
+    let plain = plan("plain", 0.0, 1, Start::New)[name].shallow_clone();
+    let averaged = plan("averaged", 0.999, 1, Start::New)[name].shallow_clone();
+    // After one step its decay is 2 / 11, and the bias began at 0.
+    let expected = &plain * (9.0 / 11.0);
+    assert!((averaged - expected).abs().max().double_value(&[]) < 1e-9, "{plain}");
+    let whole = plan("whole", 0.999, 3, Start::New);
+    plan("parts", 0.999, 2, Start::New);
+    for (name, tensor) in plan("parts", 0.999, 3, Start::Resume) {
+        assert_eq!(tensor, whole[&name], "{name}");
+    }
 }
 
 /// Four pairs again and again, which say so or do not.

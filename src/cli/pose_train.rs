@@ -127,6 +127,9 @@ pub struct TrainGeneratorArgs {
     /// File of the first stage, which `pose train-fusion` wrote
     #[arg(long, value_name = "FILE")]
     fusion: Option<PathBuf>,
+    /// File of a second stage of the same shapes to begin with; it stands in for --fusion, too
+    #[arg(long, value_name = "FILE")]
+    warm_start: Option<PathBuf>,
     /// Folder of a Stable Diffusion 1.x or 2.x model [default: the built-in toybox]
     #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE", visible_alias = "model")]
     base: Option<PathBuf>,
@@ -149,6 +152,7 @@ impl TrainGeneratorArgs {
     pub fn overrides(&self) -> Result<Table> {
         self.run.overrides(vec![
             ("fusion", path(self.fusion.as_ref())),
+            ("warm_start", path(self.warm_start.as_ref())),
             ("base", path(self.base.as_ref())),
             ("variant", text(self.variant.as_ref())),
             ("source_encoder", path(self.source_encoder.as_ref())),

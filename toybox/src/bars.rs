@@ -18,7 +18,7 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::artist::Artist;
-use crate::{Accessory, Background, Class, Colour, Scene, Style, Subject};
+use crate::{Scene, choices};
 
 /// Names the scenes; none of them is of the training.
 const SEED: u64 = 0x0062_6172;
@@ -138,49 +138,10 @@ fn judge(clip: &Clip, scenes: &[Scene], pictures: &[RgbImage]) -> Judged {
         f64::from(right as u32) / f64::from(asked.max(1) as u32)
     };
     Judged {
-        class: share(classes),
-        background: share(backgrounds),
-        style: share(styles),
-        colour: share(colours),
-        accessory: share(accessories),
+        class: share(choices::classes),
+        background: share(choices::backgrounds),
+        style: share(choices::styles),
+        colour: share(choices::colours),
+        accessory: share(choices::accessories),
     }
-}
-
-/// A thing with every class; nothing for people, who have other words.
-fn classes(scene: &Scene) -> Vec<Scene> {
-    let Subject::Thing(thing) = scene.subject else { return Vec::new() };
-    let with = |class| Scene { subject: Subject::Thing(crate::Thing { class, ..thing }), ..*scene };
-    Class::ALL.map(with).into()
-}
-
-fn backgrounds(scene: &Scene) -> Vec<Scene> {
-    Background::ALL.map(|background| Scene { background, ..*scene }).into()
-}
-
-fn styles(scene: &Scene) -> Vec<Scene> {
-    Style::ALL.map(|style| Scene { style, ..*scene }).into()
-}
-
-/// A thing in every main colour; nothing for people, and for sketches, which are grey.
-fn colours(scene: &Scene) -> Vec<Scene> {
-    let Subject::Thing(thing) = scene.subject else { return Vec::new() };
-    if scene.style == Style::Sketch {
-        return Vec::new();
-    }
-    let with = |main| {
-        let skin = crate::Skin { main, ..thing.skin };
-        Scene { subject: Subject::Thing(crate::Thing { skin, ..thing }), ..*scene }
-    };
-    Colour::ALL.map(with).into()
-}
-
-/// No accessory, sunglasses, and a hat: the scene's own, or a red one.
-fn accessories(scene: &Scene) -> Vec<Scene> {
-    let hat = match scene.accessory {
-        Some(hat @ Accessory::Hat(_)) => hat,
-        _ => Accessory::Hat(Colour::Red),
-    };
-    [None, Some(Accessory::Sunglasses), Some(hat)]
-        .map(|accessory| Scene { accessory, ..*scene })
-        .into()
 }

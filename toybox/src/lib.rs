@@ -17,6 +17,7 @@ mod artist;
 mod backgrounds;
 pub mod bars;
 mod caption;
+mod choices;
 mod clothes;
 mod colour;
 mod concept;

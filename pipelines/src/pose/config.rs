@@ -15,7 +15,7 @@ use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
 use super::weights::PoseWeights;
 use super::{check_size, parse_size};
-use crate::config::{LrShape, Table, layered};
+use crate::config::{LrShape, Table, Timesteps, layered};
 use crate::train::Start;
 use crate::{Base, DeviceChoice, Error, Precision};
 
@@ -45,6 +45,7 @@ struct RunConfig {
     warmup_steps: u64,
     weight_decay: f64,
     max_grad_norm: f64,
+    average_decay: f64,
     seed: u64,
     save_every: u64,
     device: DeviceChoice,
@@ -101,6 +102,7 @@ impl RunConfig {
             warmup_steps: self.warmup_steps,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
+            average_decay: self.average_decay,
             seed: self.seed,
             save_every: self.save_every,
             start,
@@ -198,6 +200,7 @@ pub struct GeneratorConfig {
     base: PathBuf,
     variant: String,
     fusion: PathBuf,
+    warm_start: PathBuf,
     source_encoder: PathBuf,
     source_side: i64,
     mode: Mode,
@@ -206,6 +209,7 @@ pub struct GeneratorConfig {
     stem_channels: Vec<i64>,
     drop_all: f64,
     drop_each: f64,
+    timesteps: Timesteps,
     offset_noise: f64,
     identity_pairs: f64,
     file_precision: Precision,
@@ -273,12 +277,15 @@ impl GeneratorConfig {
 
     /// Everything that the run needs, checked, and its pairs.
     pub fn ready(&self, start: Start) -> Result<Ready<GeneratorPlan>, Error> {
-        if self.fusion.as_os_str().is_empty() {
+        let warm_start = Some(&self.warm_start).filter(|file| !file.as_os_str().is_empty());
+        // The second stage's file holds the first.
+        let first = Some(&self.fusion).filter(|file| !file.as_os_str().is_empty()).or(warm_start);
+        let Some(first) = first else {
             return Err(Error::Usage(
                 "fusion is not given; pass --fusion FILE with what `pose train-fusion` wrote"
                     .into(),
             ));
-        }
+        };
         for (key, share) in [
             ("drop_all", self.drop_all),
             ("drop_each", self.drop_each),
@@ -291,7 +298,7 @@ impl GeneratorConfig {
                 )));
             }
         }
-        let fusion = PoseWeights::open(&self.fusion)?;
+        let fusion = PoseWeights::open(first)?;
         let variant = Some(self.variant.as_str()).filter(|variant| !variant.is_empty());
         let base = Base::open(&self.base, variant)?;
         let named = Some(&self.source_encoder).filter(|folder| !folder.as_os_str().is_empty());
@@ -318,6 +325,8 @@ impl GeneratorConfig {
         let run = self.run.run(start)?;
         let mut plan = GeneratorPlan::new(run, base, fusion, named.cloned(), shape)?;
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
+        plan.warm_start = warm_start.map(|file| PoseWeights::open(file)).transpose()?;
+        plan.timesteps = self.timesteps;
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;
         plan.file_precision = self.file_precision;

@@ -6,7 +6,7 @@ use models::schedule::NoiseSchedule;
 use models::unet::UNet;
 use models::vae::{LatentDistribution, Vae};
 use models::vit::VisionEncoder;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use super::networks::{Evidence, Fusion, Kept, Routes, of_kind};
@@ -64,6 +64,8 @@ pub(super) struct GeneratorStep<'a> {
     pub schedule: &'a NoiseSchedule,
     pub pairs: &'a mut dyn PosePairs,
     pub dropping: Dropping,
+    /// A timestep in each of as many equal ranges as there are samples, instead of each by itself.
+    pub stratified: bool,
     pub offset_noise: f64,
     pub identity: f64,
     pub batch_size: usize,
@@ -185,8 +187,14 @@ impl TrainStep for GeneratorStep<'_> {
         let noise = draw.randn(&latents.mean.size()).to_device(latents.mean.device());
         let x_0 = (latents.sample(&noise) * self.vae.scaling_factor()).to_device(device); // [B, C, h, w]
         let noise = offset_noise(&x_0.size(), self.offset_noise, draw).to_device(device);
-        let last = self.schedule.alpha_bar().len() as i64;
-        let timesteps = draw.randint(0, last, &[self.batch_size as i64]).to_device(device);
+        let size = self.batch_size as i64;
+        let timesteps = if self.stratified {
+            let ranges = Tensor::arange(size, (Kind::Int64, Device::Cpu));
+            self.schedule.timesteps_within(&ranges, size as u64, draw)
+        } else {
+            draw.randint(0, self.schedule.alpha_bar().len() as i64, &[size])
+        };
+        let timesteps = timesteps.to_device(device);
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
 
         let kept = self.dropping.draw(self.batch_size as i64, draw);

@@ -9,7 +9,7 @@ use torch_ext::Generator;
 use crate::config::LrShape;
 use crate::train::{Event, Observer, Outcome, Start, StepLog};
 use crate::trainer::{
-    AdamW, AdamWConfig, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
+    AdamW, AdamWConfig, Average, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
 use crate::{DeviceChoice, Error, Precision};
 
@@ -36,6 +36,8 @@ pub struct PoseRun {
     pub max_grad_norm: f64,
     /// Of parameters, pairs and noise.
     pub seed: u64,
+    /// Decay of the running average that is written in the parameters' stead; 0 writes the parameters.
+    pub average_decay: f64,
     /// Steps between checkpoints; 0 writes at the end only.
     pub save_every: u64,
     /// How it stands to what lies in the folder.
@@ -77,23 +79,27 @@ impl PoseRun {
     /// What tells this run from another; its length may change.
     pub(super) fn identity(&self, stage: &str, besides: &str) -> String {
         let Self { batch_size, accumulation, learning_rate, seed, warmup_steps, .. } = self;
-        let Self { weight_decay, max_grad_norm, schedule, .. } = self;
+        let Self { weight_decay, max_grad_norm, average_decay, schedule, .. } = self;
         format!(
-            "{stage} {batch_size} {accumulation} {learning_rate} {seed} {warmup_steps} {weight_decay} {max_grad_norm} {schedule:?} {besides}"
+            "{stage} {batch_size} {accumulation} {learning_rate} {seed} {warmup_steps} {weight_decay} {max_grad_norm} {average_decay} {schedule:?} {besides}"
         )
     }
 }
 
-/// Trains `leaves` on `step`. `write` puts the weights as they are into their file, after so many steps.
+/// Puts weights of these names into their file, after so many steps.
+pub(super) type Write<'a> = dyn Fn(u64, Vec<(String, Tensor)>) -> Result<PathBuf, Error> + 'a;
+
+/// Trains `leaves` on `step`; `write` is given their running average.
 pub(super) fn fit(
     run: &PoseRun,
     identity: &str,
     leaves: &[(String, Tensor)],
     step: &mut dyn TrainStep,
-    write: &dyn Fn(u64) -> Result<PathBuf, Error>,
+    write: &Write<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let parameters: Vec<Tensor> = leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
+    let mut average = Average::new(&parameters, run.average_decay);
     let numbers = parameters.iter().map(|p| p.numel() as i64).sum();
     let adam =
         AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: run.weight_decay };
@@ -115,6 +121,7 @@ pub(super) fn fit(
     };
     if run.start == Start::Resume {
         state::load(&mut trainer, &run.output)?;
+        average.load(&run.output)?;
     }
     let (mut log, _) = StepLog::open(&run.output, trainer.step)?;
     let (from, steps, learning_rate) = (trainer.step, run.steps, run.learning_rate);
@@ -122,30 +129,40 @@ pub(super) fn fit(
     if observer.on(&event).is_break() {
         return Ok(Outcome::Interrupted(None));
     }
-    let save = |trainer: &Trainer, observer: &mut dyn Observer| {
-        let path = write(trainer.step)?;
+    let write = |step: u64, values: &[Tensor]| {
+        let names = leaves.iter().map(|(name, _)| name.clone());
+        write(step, names.zip(values.iter().map(Tensor::detach)).collect())
+    };
+    let save = |trainer: &Trainer, average: &Average, observer: &mut dyn Observer| {
+        let path = write(trainer.step, &average.tensors)?;
         state::save(trainer, &run.output, identity)?;
+        average.save(&run.output)?;
         let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // asked again after the next step
         Ok::<_, Error>(path)
     };
     let ended = {
         let mut after = |trainer: &Trainer, record: &StepRecord| {
+            average.follow(&trainer.optimizer.parameters, trainer.step);
             log.write(record)?;
             let flow = observer.on(&Event::Step(record));
             let due = run.save_every > 0 && record.step.is_multiple_of(run.save_every);
             if due && record.step < run.steps && flow.is_continue() {
-                save(trainer, observer)?;
+                save(trainer, &average, observer)?;
             }
             Ok(flow)
         };
         trainer.fit(step, &mut after)
     };
-    // Where a loss or a batch failed, the parameters are those of the last loss that was a number. The state stays as it
-    // was last saved.
-    let last_good = || (trainer.step > 0).then(|| write(trainer.step)).transpose();
+    // Where a loss or a batch failed, the parameters are those of the last loss that was a number, while the average has
+    // seen the update after it, too. The state stays as it was last saved.
+    let last_good = || {
+        (trainer.step > 0).then(|| write(trainer.step, &trainer.optimizer.parameters)).transpose()
+    };
     match ended {
-        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, observer)?)),
-        Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(Some(save(&trainer, observer)?))),
+        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, &average, observer)?)),
+        Ok(ControlFlow::Break(())) => {
+            Ok(Outcome::Interrupted(Some(save(&trainer, &average, observer)?)))
+        }
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::NoBatch(error)) => {
             last_good()?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use embeddings::fpdm::{Combiner, PoseStem};
 use models::fresh::Fresh;
 use models::low_rank::{LowRank, cross_attention_keys_and_values};
-use models::params::Params;
+use models::params::{ParamSource as _, Params};
 use models::schedule::NoiseSchedule;
 use models::unet::UNet;
 use models::vit::{VisionConfig, VisionEncoder};
@@ -20,8 +20,9 @@ use super::pairs::PosePairs;
 use super::run::{self, PoseRun};
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::weights::{PoseRecord, PoseWeights, TrainedOn};
+use crate::config::Timesteps;
 use crate::error::guarded;
-use crate::train::{Observer, Outcome};
+use crate::train::{Observer, Outcome, Start};
 use crate::{Base, DeviceChoice, Error, Precision};
 
 /// The file of the first stage in the folder of its run.
@@ -122,9 +123,9 @@ fn fusion(
         seed: run.seed,
         ..PoseRecord::new(shape.clone(), None)
     };
-    let write = |steps: u64| {
+    let write = |steps: u64, trained: Leaves| {
         let path = run.output.join(FUSION_FILE);
-        PoseRecord { steps, ..record.clone() }.write(&path, copies(&leaves))?;
+        PoseRecord { steps, ..record.clone() }.write(&path, trained)?;
         Ok(path)
     };
     let mut step =
@@ -134,13 +135,18 @@ fn fusion(
 
 /// The second stage, checked.
 pub struct GeneratorPlan {
-    run: PoseRun,
+    /// How long and where.
+    pub run: PoseRun,
     base: Base,
     fusion: PoseWeights,
     source_encoder: Option<PathBuf>,
     shape: GeneratorShape,
+    /// Weights of an earlier second stage to begin with.
+    pub warm_start: Option<PoseWeights>,
     /// How often conditions are left out.
     pub dropping: Dropping,
+    /// How the timesteps of a micro-batch are drawn.
+    pub timesteps: Timesteps,
     /// Share of a constant in the noise of each channel; FPDM has 0.1.
     pub offset_noise: f64,
     /// Share of pairs of the same picture twice; FPDM has 0.05.
@@ -169,7 +175,9 @@ impl GeneratorPlan {
             fusion,
             source_encoder,
             shape,
+            warm_start: None,
             dropping: Dropping::default(),
+            timesteps: Timesteps::Uniform,
             offset_noise: 0.1,
             identity_pairs: 0.05,
             file_precision: Precision::F32,
@@ -178,9 +186,10 @@ impl GeneratorPlan {
 
     fn identity(&self) -> String {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
-        let Self { base, dropping, offset_noise, identity_pairs, .. } = self;
+        let Self { base, warm_start, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
+        let started = warm_start.as_ref().map(PoseWeights::path);
         let besides = format!(
-            "{shape} {:?} {dropping:?} {offset_noise} {identity_pairs}",
+            "{shape} {:?} {started:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs}",
             base.record.sketch
         );
         self.run.identity("generator", &besides)
@@ -188,6 +197,18 @@ impl GeneratorPlan {
 
     /// Refuses a folder that cannot be used, and to go on with another run.
     fn check(&self) -> Result<(), Error> {
+        if let Some(start) = &self.warm_start {
+            start.check_base(&self.base)?;
+            let same = start.generator()?.shape == self.shape
+                && start.record.fusion == self.fusion.record.fusion;
+            if !same {
+                return Err(Error::Incompatible(format!(
+                    "the networks of {} are of other shapes than those that are to be trained; give weights of the same \
+                     mode, sizes and first stage, or train without a warm start",
+                    start.path().display()
+                )));
+            }
+        }
         self.run.check(GENERATOR_FILE, &self.identity())
     }
 }
@@ -250,16 +271,23 @@ fn generator(
         }
     };
 
+    if let (Some(start), Start::New | Start::Overwrite) = (&plan.warm_start, run.start) {
+        let start = start.tensors(Kind::Float, device)?;
+        for (name, leaf) in &leaves {
+            tch::no_grad(|| leaf.shallow_clone().copy_(&start.parameter(name, &leaf.size())));
+        }
+        start.report()?.require_complete()?;
+    }
     let trained_on = TrainedOn { shape: shape.clone(), base: base.record.clone() };
     let record = PoseRecord {
         learning_rate: run.learning_rate,
         seed: run.seed,
         ..PoseRecord::new(plan.fusion.record.fusion.clone(), Some(trained_on))
     };
-    let write = |steps: u64| {
+    let write = |steps: u64, trained: Leaves| {
         let path = run.output.join(GENERATOR_FILE);
         let mut tensors = plan.fusion.first_stage()?;
-        tensors.extend(copies(&leaves));
+        tensors.extend(trained);
         let kind = plan.file_precision.resolve(Device::Cpu);
         let tensors = tensors.into_iter().map(|(name, x)| (name, x.to_kind(kind))).collect();
         PoseRecord { steps, ..record.clone() }.write(&path, tensors)?;
@@ -275,6 +303,7 @@ fn generator(
         schedule: &schedule,
         pairs,
         dropping: plan.dropping,
+        stratified: plan.timesteps == Timesteps::Stratified,
         offset_noise: plan.offset_noise,
         identity: plan.identity_pairs,
         batch_size: run.batch_size,
@@ -287,9 +316,4 @@ fn start_at_zero(parameters: &[(String, Tensor)], zero: fn(&str) -> bool) {
     for (_, leaf) in parameters.iter().filter(|(name, _)| zero(name)) {
         let _ = tch::no_grad(|| leaf.shallow_clone().zero_());
     }
-}
-
-/// Parameters without their graph, for a file.
-fn copies(leaves: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
-    leaves.iter().map(|(name, leaf)| (name.clone(), leaf.detach())).collect()
 }

@@ -1,6 +1,7 @@
 //! The only optimisation loop: AdamW over the gradients of a [`TrainStep`], resumable to the bit.
 
 mod adamw;
+mod average;
 mod learning_rate;
 pub mod state;
 
@@ -15,6 +16,7 @@ use crate::Error;
 use adamw::{clip, joint_norm};
 
 pub use adamw::{AdamW, AdamWConfig};
+pub use average::Average;
 pub use learning_rate::LearningRate;
 
 /// The loss of a micro-batch, still attached to the graph, and the terms it is made of.

@@ -91,7 +91,7 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
     }
 }
 
-fn damaged(path: &Path, what: &str) -> Error {
+pub(super) fn damaged(path: &Path, what: &str) -> Error {
     let what = format!("the state to resume from is {what}; start again with --force");
     FileError::Invalid { path: path.to_owned(), what }.into()
 }

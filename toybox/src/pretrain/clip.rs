@@ -1,6 +1,8 @@
 //! Text and vision encoders, trained to tell which caption goes with which picture.
 //!
-//! Source: Radford et al. 2021, figure 3; identical captions in a batch count as positives.
+//! Source: Radford et al. 2021, figure 3; identical captions in a batch count as positives. Beside the batch's captions
+//! pictures have to choose among captions that are wrong in one attribute (Yuksekgonul et al. 2023, section 4), which
+//! seldom meet by chance.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,6 +20,9 @@ use torch_ext::Generator;
 use super::data::{self, Gallery};
 use super::run::{self, Options, Report};
 
+/// Captions that are wrong in one attribute, for each picture.
+const NEAR: usize = 3;
+
 struct Contrast<'a> {
     clip: &'a Clip,
     gallery: &'a Gallery,
@@ -29,7 +34,9 @@ struct Contrast<'a> {
 impl TrainStep for Contrast<'_> {
     fn losses(&mut self, index: u64, _draw: &Generator) -> Result<Losses, Error> {
         let size = self.batch_size;
-        let (places, captions) = self.gallery.pick(index * size as u64, size);
+        let first = index * size as u64;
+        let (places, mut captions, near) = self.gallery.pick_with_near(first, size, NEAR);
+        captions.extend(near); // (1 + NEAR) B texts
         let pictures = data::from_bytes(&self.pictures.index_select(0, &places));
         let mut groups = HashMap::new();
         let group: Vec<i64> = captions
@@ -40,15 +47,18 @@ impl TrainStep for Contrast<'_> {
             })
             .collect();
         let group = Tensor::from_slice(&group).to_device(self.clip.device());
-        let same = group.unsqueeze(0).eq_tensor(&group.unsqueeze(1)).to_kind(Kind::Float); // [B, B]
-        let target = &same / same.sum_dim_intlist(-1, true, Kind::Float);
-        let logits = self.clip.logits(&pictures, &captions);
-        let cross = |logits: &Tensor| {
-            -(&target * logits.log_softmax(-1, Kind::Float))
+        let own = group.narrow(0, 0, size as i64);
+        let same = own.unsqueeze(1).eq_tensor(&group.unsqueeze(0)).to_kind(Kind::Float);
+        let logits = self.clip.logits(&pictures, &captions); // [B, (1 + NEAR) B]
+        let cross = |logits: &Tensor, same: &Tensor| {
+            let target = same / same.sum_dim_intlist(-1, true, Kind::Float);
+            -(target * logits.log_softmax(-1, Kind::Float))
                 .sum_dim_intlist(-1, false, Kind::Float)
                 .mean(Kind::Float)
         };
-        let total = (cross(&logits) + cross(&logits.transpose(0, 1))) * 0.5;
+        let square = |wide: &Tensor| wide.narrow(1, 0, size as i64);
+        let total =
+            (cross(&logits, &same) + cross(&square(&logits).transpose(0, 1), &square(&same))) * 0.5;
         let right = logits.argmax(-1, false);
         let rows = Tensor::arange(size as i64, (Kind::Int64, self.clip.device()));
         let top1 = same.index(&[Some(rows), Some(right)]).mean(Kind::Float).double_value(&[]);
@@ -56,8 +66,8 @@ impl TrainStep for Contrast<'_> {
     }
 }
 
-/// Trains both encoders; writes `text_encoder/` (what the U-Net reads) and `clip/` (both, for judging). A warm start
-/// leaves the text encoder as it is, so that a U-Net that was trained on it stays what it was.
+/// Trains both encoders; writes `clip/` (both, for judging) and `text_encoder/` (what the U-Net reads). A warm start trains
+/// the judge alone: the U-Net goes on reading the text encoder that it was trained on.
 pub(super) fn train(
     options: &Options,
     report: &mut dyn FnMut(Report<'_>) -> ControlFlow<()>,
@@ -66,9 +76,7 @@ pub(super) fn train(
     let config = ClipConfig::read(&options.base.join("clip"))?;
     let tokenizer = Tokenizer::open(&options.base.join("tokenizer"))?;
     // f32: the towers are small, and a contrastive loss wants its digits.
-    let only: fn(&str) -> bool = |name| !name.starts_with("text_model.");
-    let only = options.warm_start.then_some(only);
-    let source = run::source(options, "clip", "model", (device, Kind::Float), only)?;
+    let source = run::source(options, "clip", "model", (device, Kind::Float), None)?;
     let clip = Clip::new(&Params::root(&source), &config, tokenizer);
     if !options.warm_start {
         let _ = tch::no_grad(|| clip.logit_scale().shallow_clone().fill_((1.0f64 / 0.07).ln()));
@@ -76,9 +84,11 @@ pub(super) fn train(
 
     let mut keep = |average: &[Tensor]| {
         let all = run::shipped(&source, average);
-        let text = all.iter().filter(|(name, _)| name.starts_with("text_model."));
-        let text = text.map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
-        weights::write(&options.base.join("text_encoder/model.safetensors"), text)?;
+        if !options.warm_start {
+            let text = all.iter().filter(|(name, _)| name.starts_with("text_model."));
+            let text = text.map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+            weights::write(&options.base.join("text_encoder/model.safetensors"), text)?;
+        }
         let path = options.base.join("clip/model.safetensors");
         weights::write(&path, all)?;
         Ok(path)

@@ -3,6 +3,7 @@
 use pipelines::photos::to_tensor;
 use tch::{Kind, Tensor};
 
+use crate::choices::ATTRIBUTES;
 use crate::{Rng, Scene};
 
 /// One sample.
@@ -74,6 +75,39 @@ impl Gallery {
             })
             .unzip();
         (Tensor::from_slice(&places), captions)
+    }
+
+    /// The same for a judge: half of the captions name everything, and each has `near` others beside it,
+    /// which say the same of scenes that differ in one attribute (where it is not named, they are equal).
+    pub(super) fn pick_with_near(
+        &self,
+        first: u64,
+        count: usize,
+        near: usize,
+    ) -> (Tensor, Vec<String>, Vec<String>) {
+        let (mut places, mut captions, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for k in first..first + count as u64 {
+            let rng = &mut Rng::nth(!self.seed, k);
+            let place = rng.below(self.scenes.len());
+            let scene = &self.scenes[place];
+            let (full, words) = (rng.chance(0.5), rng.clone());
+            let say = |scene: &Scene| match full {
+                true => scene.full_caption(),
+                false => scene.caption(&mut words.clone()),
+            };
+            places.push(place as i64);
+            captions.push(say(scene));
+            for _ in 0..near {
+                let choices = loop {
+                    let choices = rng.pick(&ATTRIBUTES)(scene);
+                    if choices.len() > 1 {
+                        break choices;
+                    }
+                };
+                others.push(say(&rng.pick(&choices)));
+            }
+        }
+        (Tensor::from_slice(&places), captions, others)
     }
 }
 

@@ -10,13 +10,16 @@ use models::weights::Checkpoint;
 use pipelines::Error;
 use pipelines::config::LrShape;
 use pipelines::trainer::{
-    AdamW, AdamWConfig, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
+    AdamW, AdamWConfig, Average, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 /// Seconds between checkpoints.
 const CHECKPOINT_EVERY: u64 = 180;
+
+/// Of the running average of the parameters.
+const AVERAGE_DECAY: f64 = 0.999;
 
 /// How one part is trained.
 #[derive(Debug, Clone)]
@@ -102,7 +105,7 @@ pub(super) fn fit(
     let identity =
         format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
     let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
-    let mut average = Average::new(&parameters);
+    let mut average = Average::new(&parameters, AVERAGE_DECAY);
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
     let mut trainer = Trainer {
         optimizer: AdamW::new(parameters, adam),
@@ -123,7 +126,7 @@ pub(super) fn fit(
     if options.resume {
         state::check(&work, options.steps, &identity)?;
         state::load(&mut trainer, &work)?;
-        average.load(&work.join("average.safetensors"))?;
+        average.load(&work)?;
     }
     let mut since = Instant::now();
     let mut after = |trainer: &Trainer, record: &StepRecord| {
@@ -140,7 +143,7 @@ pub(super) fn fit(
         if last || since.elapsed().as_secs() >= CHECKPOINT_EVERY {
             since = Instant::now();
             state::save(trainer, &work, &identity)?;
-            average.save(&work.join("average.safetensors"))?;
+            average.save(&work)?;
             let path = keep(&average.tensors)?;
             let _ = report(Report::Written(&path)); // likewise
         }
@@ -165,41 +168,4 @@ pub(super) fn with_values<T>(leaves: &[Tensor], values: &[Tensor], work: impl Fn
         put(&before);
         done
     })
-}
-
-/// Exponential moving average of the parameters (decay 0.999, less at the beginning).
-struct Average {
-    tensors: Vec<Tensor>,
-}
-
-impl Average {
-    fn new(parameters: &[Tensor]) -> Self {
-        Self { tensors: parameters.iter().map(|p| p.detach().copy()).collect() }
-    }
-
-    fn follow(&mut self, parameters: &[Tensor], step: u64) {
-        let decay = ((1.0 + step as f64) / (10.0 + step as f64)).min(0.999);
-        tch::no_grad(|| {
-            for (average, parameter) in self.tensors.iter_mut().zip(parameters) {
-                *average = average.lerp(&parameter.detach(), 1.0 - decay);
-            }
-        });
-    }
-
-    fn save(&self, path: &Path) -> Result<(), Error> {
-        let named = self.tensors.iter().enumerate();
-        let named = named.map(|(i, t)| (format!("{i:04}"), t.shallow_clone())).collect();
-        Ok(models::weights::write(path, named)?)
-    }
-
-    fn load(&mut self, path: &Path) -> Result<(), Error> {
-        let read = Tensor::read_safetensors(path).map_err(models::ModelError::from)?;
-        for (name, tensor) in read {
-            let place = name.parse::<usize>().ok().and_then(|i| self.tensors.get_mut(i));
-            if let Some(place) = place {
-                *place = tensor.to_device(place.device());
-            }
-        }
-        Ok(())
-    }
 }
