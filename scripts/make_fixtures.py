@@ -28,7 +28,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, core, evaluation, families, fpdm, generation, metrics, neti, tokens, training, unet, vae, vision
+from fixtures import clip, core, evaluation, families, fpdm, generation, metrics, neti, perceptual, tokens, training, unet, vae, vision
 
 WRITERS = {
     "folders": families.write,
@@ -44,6 +44,7 @@ WRITERS = {
     "core": core.write,
     "generate": generation.write,
     "metrics": metrics.write,
+    "perceptual": perceptual.write,
 }
 if importlib.util.find_spec("fixtures.samplers"):
     from fixtures import samplers

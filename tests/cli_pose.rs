@@ -9,7 +9,13 @@ use std::path::Path;
 use cli::people::{data, lines, path, photo, written};
 use cli::{Run, run, scratch};
 use image::{Rgb, RgbImage};
+use models::inception::Inception;
+use models::lpips::Lpips;
+use models::params::Params;
+use models::seeded::Seeded;
+use models::weights;
 use serde_json::Value;
+use tch::{Device, Kind};
 
 fn check(root: &Path, frame: &str) -> Run {
     run(&["pose", "check", "--data", path(root), "--frame", frame])
@@ -369,4 +375,46 @@ fn joints_are_scored_where_true_poses_are_given() {
     evaluate(&[&with[..], &["--joints", "nowhere.safetensors"]].concat()).refused(3, &["nowhere"]);
     fs::remove_file(at("poses", "b.txt")).expect("removed");
     evaluate(&with).refused(3, &["poses", "no pose b.txt"]);
+}
+
+#[test]
+fn lpips_and_frechet_distances_are_there_where_their_weights_are() {
+    let at = |folder: &str, name: &str| scratch("perceptual").join(folder).join(name);
+    for (k, name) in ["a.png", "b.png", "c.png"].iter().enumerate() {
+        let level = 40 * k as u8;
+        photo(&at("truth", name), level);
+        photo(&at("near", name), level + 4);
+        photo(&at("far", name), 200 - level);
+    }
+    photo(&at("single", "a.png"), 0);
+    let folder = |name: &str| path(&scratch("perceptual").join(name)).to_owned();
+    let draw = |component: &str, build: &dyn Fn(&Params)| {
+        let source = Seeded::new(component, Seeded::BASE_SEED, Kind::Float, Device::Cpu);
+        build(&Params::root(&source));
+        let file = at("", &format!("{component}.safetensors"));
+        weights::write(&file, source.into_drawn()).expect("written");
+        path(&file).to_owned()
+    };
+    let lpips = draw("lpips", &|params| drop(Lpips::new(params)));
+    let fid = draw("inception", &|params| drop(Inception::new(params)));
+    let (truth, near, far) = (folder("truth"), folder("near"), folder("far"));
+    let evaluate = |truth: &str, more: &[&str]| {
+        let own = ["pose", "evaluate", "--drawn", &near, "--truth", truth, "--json"];
+        run(&[&own[..], more].concat())
+    };
+    let (beside, single) = (format!("far={far}"), folder("single"));
+    let all = ["--lpips", &lpips, "--fid", &fid, "--fid-reference", &far, "--beside", &beside];
+    let found = evaluate(&truth, &all);
+    assert_eq!(found.code, 0, "{}", found.err);
+    let json: Value = serde_json::from_str(&found.out).expect("JSON");
+    let of =
+        |row: usize, metric: &str| json["rows"][row]["means"][metric].as_f64().expect("a number");
+    assert!(of(0, "lpips").abs() < of(1, "lpips").abs());
+    assert!(0.0 < of(0, "fid_truth") && of(0, "fid_truth") < of(1, "fid_truth"));
+    // Pictures are at no distance from themselves.
+    assert!(of(1, "fid_reference").abs() < 1e-6 * of(0, "fid_reference"));
+    evaluate(&single, &["--fid", &fid]).refused(3, &["single", "1 picture,", "at least 2"]);
+    evaluate(&truth, &["--fid", "inception.pth"]).refused(3, &["inception.pth", ".safetensors"]);
+    evaluate(&truth, &["--fid", &lpips]).refused(3, &["missing"]);
+    assert_eq!(evaluate(&truth, &["--fid-reference", &far]).code, 2);
 }

@@ -1,12 +1,18 @@
-//! Scores of pictures against scikit-image (`scripts/fixtures/metrics.py`).
+//! Scores of pictures against scikit-image (`scripts/fixtures/metrics.py`), LPIPS's own code and torchvision (`scripts/fixtures/perceptual.py`).
 
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod parity;
 
 use image::RgbImage;
+use models::inception::Inception;
+use models::lpips::Lpips;
+use models::params::Params;
 use parity::Fixture;
+use pipelines::photos::to_tensor;
+use pipelines::pose::frechet::{FrechetJudge, distance};
 use pipelines::pose::metrics::{l1, psnr, ssim_gaussian, ssim_uniform51};
+use tch::{Device, Kind};
 
 fn picture(fixture: &Fixture, name: &str) -> RgbImage {
     let pixels = fixture.tensor(name); // [H, W, 3]
@@ -19,7 +25,7 @@ fn picture(fixture: &Fixture, name: &str) -> RgbImage {
 fn both_kinds_of_ssim_psnr_and_l1_agree() {
     let fixture = Fixture::open("metrics.safetensors");
     let truth = picture(&fixture, "truth");
-    for name in ["other", "blurred", "pale", "corner"] {
+    for name in DRAWN {
         let drawn = picture(&fixture, &format!("{name}/picture"));
         let found = [
             ssim_gaussian(&truth, &drawn).unwrap(),
@@ -34,4 +40,46 @@ fn both_kinds_of_ssim_psnr_and_l1_agree() {
             assert!(gap < 1e-6, "{name}, score {k}: {found} is {gap:.1e} away");
         }
     }
+}
+
+const DRAWN: [&str; 4] = ["other", "blurred", "pale", "corner"];
+
+#[test]
+fn lpips_agrees_with_its_authors_code() {
+    let (fixture, pictures) =
+        (Fixture::open("perceptual.safetensors"), Fixture::open("metrics.safetensors"));
+    let lpips = Lpips::new(&Params::root(&parity::seeded("lpips")));
+    let truth = to_tensor(&picture(&pictures, "truth"));
+    for name in DRAWN {
+        let drawn = to_tensor(&picture(&pictures, &format!("{name}/picture")));
+        fixture.agrees(&format!("{name}/lpips"), &lpips.distance(&truth, &drawn), 2e-5);
+        assert!(lpips.distance(&drawn, &drawn).double_value(&[0]).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn inception_s_features_agree_with_torchvision_s() {
+    let (fixture, pictures) =
+        (Fixture::open("perceptual.safetensors"), Fixture::open("metrics.safetensors"));
+    let network = Inception::new(&Params::root(&parity::seeded("inception")));
+    let judge = FrechetJudge::new(network, Device::Cpu);
+    let truth = fixture.tensor("truth/features");
+    for name in DRAWN {
+        let found = judge.features(&picture(&pictures, &format!("{name}/picture")));
+        let name = format!("{name}/features");
+        fixture.agrees(&name, &found, 2e-5);
+        // The network sees what it is shown: no two pictures have the same features.
+        let apart = (fixture.tensor(&name) - &truth).abs().max().double_value(&[]);
+        assert!(apart > 1e-3 * truth.abs().max().double_value(&[]), "{name}: {apart:.1e}");
+    }
+}
+
+#[test]
+fn the_frechet_distance_agrees_with_a_matrix_root() {
+    let x = parity::input("frechet/x", &[12, 6]).to_kind(Kind::Double);
+    let y = parity::input("frechet/y", &[9, 6]) * 0.7 + 0.4;
+    let found = distance(&x, &y.to_kind(Kind::Double));
+    let expected = Fixture::open("perceptual.safetensors").tensor("frechet").double_value(&[0]);
+    // The inputs of the other side are f32 numbers too, but 0.7 y + 0.4 is rounded on either.
+    assert!((found / expected - 1.0).abs() < 1e-6, "{found} is not {expected}");
 }

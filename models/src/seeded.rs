@@ -9,6 +9,7 @@
 //! z    = (u - 0.5) · 2√3                          uniform, mean 0, standard deviation 1
 //! 1-D, "….weight"        1 + 0.1 z
 //! 1-D, "….bias"          0.05 z
+//! "….running_var"        0.5 + 0.05 z
 //! other 1-D              0.02 z
 //! "…_embedding.weight"   0.02 z
 //! everything else        z / √fan_in              fan_in = product of shape[1..]
@@ -68,6 +69,7 @@ impl ParamSource for Seeded {
         let drawn = match (shape.len(), name) {
             (1, n) if n.ends_with(".weight") => z * 0.1 + 1.0,
             (1, n) if n.ends_with(".bias") => z * 0.05,
+            (1, n) if n.ends_with(".running_var") => z * 0.05 + 0.5,
             (1, _) => z * 0.02,
             (_, n) if n.ends_with("_embedding.weight") => z * 0.02,
             _ => z * (1.0 / (shape.iter().skip(1).product::<i64>() as f64).sqrt()),

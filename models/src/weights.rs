@@ -128,6 +128,17 @@ impl Checkpoint {
         })
     }
 
+    /// Opens one file, whose name ends in `.safetensors`.
+    pub fn file(path: &Path, kind: Kind, device: Device) -> Result<Self, ModelError> {
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            let what = "weights are read from .safetensors files; save them as one (`safetensors.torch.save_file` in Python)";
+            return Err(ModelError::invalid(path, what.to_owned()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::open(folder.unwrap_or(Path::new(".")), &stem, None, kind, device)
+    }
+
     /// The numbers in all tensors, read from the tables of contents.
     pub fn elements(&self) -> u64 {
         self.entries.values().map(|entry| entry.shape.iter().product::<i64>() as u64).sum()

@@ -242,6 +242,18 @@ pub struct PoseEvaluateArgs {
     /// Weights of what finds joints, which `toybox joints` wrote [default: the built-in ones]
     #[arg(long, value_name = "FILE", requires = "poses")]
     joints: Option<PathBuf>,
+    /// AlexNet's weights and those of LPIPS: adds LPIPS (docs/pose.md says how to get the file)
+    #[arg(long, value_name = "FILE")]
+    lpips: Option<PathBuf>,
+    /// Inception-v3's weights: adds the Fréchet distance from the true pictures (likewise)
+    #[arg(long, value_name = "FILE")]
+    fid: Option<PathBuf>,
+    /// Another folder to measure it from, e.g. of the photos that were trained on
+    #[arg(long, value_name = "DIR", requires = "fid")]
+    fid_reference: Option<PathBuf>,
+    /// Where these two networks compute: auto, cpu, cuda or cuda:N
+    #[arg(long, env = "PERSONALIZE_DEVICE", default_value = "auto")]
+    device: String,
     /// Another folder to score beside the drawn one; may be given several times
     #[arg(long, value_name = "NAME=DIR")]
     beside: Vec<String>,
@@ -282,6 +294,10 @@ impl PoseEvaluateArgs {
                 frame,
                 finder: self.joints.clone(),
             }),
+            lpips: self.lpips.clone(),
+            fid: self.fid.clone(),
+            fid_reference: self.fid_reference.clone(),
+            device: self.device.parse()?,
             size: self.size.as_deref().map(parse_size).transpose()?,
         })
     }

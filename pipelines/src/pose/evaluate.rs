@@ -5,14 +5,19 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use models::clip::resize;
+use models::lpips::Lpips;
+use models::params::Params;
+use models::weights::Checkpoint;
 use serde::Serialize;
+use tch::{Device, Kind, Tensor};
 
+use super::frechet::{self, FrechetJudge};
 use super::joints::{JointFinder, joint_error};
 use super::metrics::{Mask, foreground_l1, l1, psnr, ssim_gaussian, ssim_uniform51};
 use super::{Fault, Frame};
 use crate::error::guarded;
 use crate::evaluate::write_json;
-use crate::{Error, photos};
+use crate::{DeviceChoice, Error, photos};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,6 +31,12 @@ pub enum Metric {
     Psnr,
     /// [`l1`].
     L1,
+    /// [`Lpips::distance`]; needs its weights.
+    Lpips,
+    /// [`frechet::distance`] from the true pictures; needs Inception's weights. A number of a row, not of a picture.
+    FidTruth,
+    /// The same from another folder.
+    FidReference,
     /// [`foreground_l1`]; needs masks.
     ForegroundL1,
     /// [`Mask::iou`] of the silhouette and the mask; needs masks and backgrounds.
@@ -38,11 +49,14 @@ pub enum Metric {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::SsimGaussian,
         Self::SsimUniform51,
         Self::Psnr,
         Self::L1,
+        Self::Lpips,
+        Self::FidTruth,
+        Self::FidReference,
         Self::ForegroundL1,
         Self::SilhouetteIou,
         Self::JointError,
@@ -56,6 +70,9 @@ impl Metric {
             Self::SsimUniform51 => "SSIM uniform 51 ↑",
             Self::Psnr => "PSNR dB ↑",
             Self::L1 => "L1 ↓",
+            Self::Lpips => "LPIPS ↓",
+            Self::FidTruth => "FID truth ↓",
+            Self::FidReference => "FID reference ↓",
             Self::ForegroundL1 => "foreground L1 ↓",
             Self::SilhouetteIou => "silhouette IoU ↑",
             Self::JointError => "joint error ↓",
@@ -80,6 +97,14 @@ pub struct EvaluateRequest {
     pub backgrounds: Option<PathBuf>,
     /// Where the true joints are.
     pub poses: Option<TruePoses>,
+    /// Weights of [`Lpips`].
+    pub lpips: Option<PathBuf>,
+    /// Weights of Inception.
+    pub fid: Option<PathBuf>,
+    /// Folder of pictures that distributions are compared with besides the true ones; the training set's, in FPDM's tables.
+    pub fid_reference: Option<PathBuf>,
+    /// Where these two networks compute.
+    pub device: DeviceChoice,
     /// The size at which all is compared; without it, all must be of the truth's size.
     pub size: Option<(u32, u32)>,
 }
@@ -175,6 +200,7 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
     if let Some(folder) = &backgrounds {
         rows.push(("background alone".to_owned(), folder.clone()));
     }
+    let networks = Networks::load(request, &truth)?;
     let mut rows: Vec<(Row, Folder)> = rows
         .into_iter()
         .map(|(name, files)| (Row { name, means: Scores::new(), pictures: Vec::new() }, files))
@@ -192,16 +218,22 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
             if let Some(poses) = &poses {
                 scores.extend(poses.score(name, &drawn)?);
             }
+            scores.extend(guarded("scoring", || Ok(networks.lpips(&picture, &drawn)))?);
             row.pictures.push(PictureScores { name: name.clone(), scores });
         }
     }
-    let rows =
-        rows.into_iter().map(|(row, _)| Row { means: means(&row.pictures), ..row }).collect();
+    let distributions =
+        networks.distributions(request, &truth, rows.iter().map(|(_, files)| files))?;
+    let rows = rows.into_iter().zip(distributions).map(|((row, _), distances)| {
+        let mut means = means(&row.pictures);
+        means.extend(distances);
+        Row { means, ..row }
+    });
     Ok(Evaluation {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         count: truth.len(),
         size: request.size,
-        rows,
+        rows: rows.collect(),
     })
 }
 
@@ -257,6 +289,73 @@ impl Poses {
         let both =
             found.map(|(error, near)| [(Metric::JointError, error), (Metric::JointsNear, near)]);
         Ok(both.into_iter().flatten().collect())
+    }
+}
+
+/// The networks that look at pictures as people do, where their weights are given.
+struct Networks {
+    lpips: Option<(Lpips, Device)>,
+    fid: Option<FrechetJudge>,
+}
+
+impl Networks {
+    fn load(request: &EvaluateRequest, truth: &Folder) -> Result<Self, Error> {
+        let device = request.device.resolve()?;
+        let lpips = request.lpips.as_ref().map(|file| {
+            let weights = Checkpoint::file(file, Kind::Float, device)?;
+            let lpips = Lpips::new(&Params::root(&weights));
+            weights.report()?.require_complete()?;
+            Ok::<_, Error>((lpips, device))
+        });
+        if request.fid.is_some() {
+            frechet::require_two(&request.truth, truth.len())?;
+        }
+        let fid = request.fid.as_ref().map(|file| FrechetJudge::load(file, device));
+        Ok(Self { lpips: lpips.transpose()?, fid: fid.transpose()? })
+    }
+
+    fn lpips(&self, truth: &RgbImage, drawn: &RgbImage) -> Option<(Metric, f64)> {
+        let (lpips, device) = self.lpips.as_ref()?;
+        if truth.width().min(truth.height()) < Lpips::LEAST_SIDE {
+            return None;
+        }
+        let [truth, drawn] = [truth, drawn].map(|x| photos::to_tensor(x).to_device(*device));
+        let distance = tch::no_grad(|| lpips.distance(&truth, &drawn));
+        Some((Metric::Lpips, distance.double_value(&[0])))
+    }
+
+    /// How far the pictures of each row are from the true ones and from the reference.
+    fn distributions<'a>(
+        &self,
+        request: &EvaluateRequest,
+        truth: &Folder,
+        rows: impl Iterator<Item = &'a Folder>,
+    ) -> Result<Vec<Scores>, Error> {
+        let Some(judge) = &self.fid else { return Ok(rows.map(|_| Scores::new()).collect()) };
+        let features = |files: &mut dyn Iterator<Item = &PathBuf>| {
+            let all: Result<Vec<Tensor>, Error> = files
+                .map(|file| {
+                    let picture = read(file, request.size)?;
+                    guarded("scoring", || Ok(judge.features(&picture)))
+                })
+                .collect();
+            Ok::<_, Error>(Tensor::cat(&all?, 0)) // [N, 2048]
+        };
+        let mut against = vec![(Metric::FidTruth, features(&mut truth.values())?)];
+        if let Some(folder) = &request.fid_reference {
+            let files = photos::list(folder)?.0;
+            frechet::require_two(folder, files.len())?;
+            against.push((Metric::FidReference, features(&mut files.iter())?));
+        }
+        rows.map(|files| {
+            let drawn = features(&mut truth.keys().map(|name| &files[name]))?;
+            let distances = against.iter().map(|(metric, those)| {
+                let distance = guarded("scoring", || Ok(frechet::distance(&drawn, those)))?;
+                Ok((*metric, distance))
+            });
+            distances.collect()
+        })
+        .collect()
     }
 }
 

@@ -49,10 +49,7 @@ impl JointFinder {
     /// Reads a finder; without a file the built-in one.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let file = file.map_or_else(|| PathBuf::from(BUILT_IN), Path::to_owned);
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let folder = folder.unwrap_or(Path::new("."));
-        let weights = Checkpoint::open(folder, &stem, None, Kind::Float, Device::Cpu)?;
+        let weights = Checkpoint::file(&file, Kind::Float, Device::Cpu)?;
         let finder = Self::new(&Params::root(&weights));
         weights.report()?.require_complete()?;
         Ok(finder)

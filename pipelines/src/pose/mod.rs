@@ -17,6 +17,7 @@ pub mod evaluate;
 mod file;
 mod folder;
 mod frame;
+pub mod frechet;
 mod fusion;
 mod generate;
 mod generator;

@@ -199,10 +199,7 @@ impl PoseWeights {
 
     /// Its tensors, for networks of this kind on this device.
     pub fn tensors(&self, kind: Kind, device: Device) -> Result<Checkpoint, Error> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let folder = folder.unwrap_or(Path::new("."));
-        Ok(Checkpoint::open(folder, &stem, None, kind, device)?)
+        Ok(Checkpoint::file(&self.path, kind, device)?)
     }
 
     /// Every tensor of the first stage, for the file of the second.
