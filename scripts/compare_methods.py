@@ -6,7 +6,9 @@
     scripts/compare_methods.py --seconds 60          # the same time for each method instead of the same steps
 
 Each row is trained on the five photos of each concept and evaluated with `--prompts toybox`. What is done already in the
-work folder is not done again, so the command goes on where it was stopped; a row's folder is named after its settings.
+work folder is not done again, so the command goes on where it was stopped, and several may work on different concepts; a
+row's folder is named after its settings. Batch sizes and learning rates are each preset's own, so that equal steps are not
+equal work: a step of textual inversion sees one sample, one of CoRe six and one of NeTI eight.
 Identity is CLIP-I and U-Net likeness, prompt fidelity CLIP-T (class); given are the mean over the concepts and the
 standard deviation between them. `class alone` draws the first row's concepts at strength 0: the base without a concept.
 Standard library only.
@@ -67,6 +69,9 @@ class Comparison:
     def folder(self, row: str, concept: str) -> Path:
         return self.work / concept / row.replace(", ", "-").replace(" + ", "+").replace(" ", "-")
 
+    def evaluation(self, row: str, concept: str) -> Path:
+        return self.folder(row, concept) / f"evaluation-{self.args.images}"
+
     def train(self, row: str, concept: str) -> Path:
         """The concept's file; trains it where it is not there."""
         folder = self.folder(row, concept)
@@ -77,7 +82,7 @@ class Comparison:
         def command(steps: int, output: Path) -> list[str]:
             photos = ROOT / "assets/toybox/concepts" / concept
             return self.program("train", "--photos", str(photos), "--concept", f"<my-{concept}>", "--class", concept, *ROWS[row],
-                                "--steps", str(steps), "--seed", "1", "--save-every", "0", "--validate-every", "0",
+                                "--steps", str(steps), "--seed", "1", "--precision", self.args.precision, "--save-every", "0", "--validate-every", "0",
                                 "--output", str(output), "--force")
 
         steps = self.args.steps
@@ -93,14 +98,15 @@ class Comparison:
     def evaluate(self, row: str, concept: str) -> dict:
         """The results; the pictures lie beside them."""
         file = self.train(self.args.rows[0] if row == CLASS else row, concept)
-        folder = self.folder(row, concept)
         given = f"{file},strength=0" if row == CLASS else str(file)
-        output = folder / "evaluation"
-        run(self.program("evaluate", "--concept", given, "--photos", str(ROOT / "assets/toybox/concepts" / concept),
-                         "--prompts", "toybox", "--images", str(self.args.images), "--steps", "20", "--guidance", "4",
-                         "--batch-size", str(self.args.images), "--output", str(output)))
+        output = self.evaluation(row, concept)
+        if not (output / "results.json").exists():
+            run(self.program("evaluate", "--concept", given, "--photos", str(ROOT / "assets/toybox/concepts" / concept),
+                             "--prompts", "toybox", "--images", str(self.args.images), "--steps", "20", "--guidance", "4",
+                             "--batch-size", str(self.args.images), "--precision", self.args.precision,
+                             "--output", str(output)))
         results = json.loads((output / "results.json").read_text())
-        trained = folder / "trained.json"
+        trained = self.folder(row, concept) / "trained.json"
         return {"row": row, "concept": concept, **(json.loads(trained.read_text()) if trained.exists() else {}),
                 **{metric: results["summary"][metric]["mean"] for metric in METRICS if metric in results["summary"]}}
 
@@ -124,7 +130,7 @@ class Comparison:
         """The first seed of a few prompts by every row, and a photo."""
         cells = []
         for row in rows:
-            output = self.folder(row, concept) / "evaluation"
+            output = self.evaluation(row, concept)
             results = json.loads((output / "results.json").read_text())
             for prompt in prompts:
                 chosen = results["prompts"][prompt]
@@ -142,6 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each method")
     parser.add_argument("--seconds", type=float, default=0.0, help="training time of each method instead")
     parser.add_argument("--images", type=int, default=4, help="seeds for each prompt")
+    parser.add_argument("--precision", choices=["auto", "f32", "bf16", "f16"], default="auto", help="of training and drawing")
     args = parser.parse_args()
     os.environ.pop("PERSONALIZE_BASE", None)
     os.environ.pop("PERSONALIZE_CONFIG", None)
