@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::params::Params;
 
-/// A convolution without bias and the batch normalisation after it, folded into one, then a ReLU.
+/// A convolution without bias and the batch normalisation after it, folded into one, then a `ReLU`.
 struct ConvNorm {
     weight: Tensor,
     bias: Tensor,

@@ -91,9 +91,8 @@ impl Gallery {
             let place = rng.below(self.scenes.len());
             let scene = &self.scenes[place];
             let (full, words) = (rng.chance(0.5), rng.clone());
-            let say = |scene: &Scene| match full {
-                true => scene.full_caption(),
-                false => scene.caption(&mut words.clone()),
+            let say = |scene: &Scene| {
+                if full { scene.full_caption() } else { scene.caption(&mut words.clone()) }
             };
             places.push(place as i64);
             captions.push(say(scene));
