@@ -50,7 +50,7 @@ pub enum PoseCommand {
         after_help = "Example:\n  personalize pose evaluate --drawn out --truth people/img/target \
                             --source people/img/source --output scores.json"
     )]
-    Evaluate(PoseEvaluateArgs),
+    Evaluate(Box<PoseEvaluateArgs>),
 }
 
 /// What coordinates count in.
