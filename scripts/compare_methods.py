@@ -72,6 +72,22 @@ class Comparison:
     def evaluation(self, row: str, concept: str) -> Path:
         return self.folder(row, concept) / f"evaluation-{self.args.images}"
 
+    def training(self, row: str, concept: str, steps: int, output: Path) -> list[str]:
+        photos = ROOT / "assets/toybox/concepts" / concept
+        return self.program("train", "--photos", str(photos), "--concept", f"<my-{concept}>", "--class", concept, *ROWS[row],
+                            "--steps", str(steps), "--seed", "1", "--precision", self.args.precision, "--save-every", "0",
+                            "--validate-every", "0", "--output", str(output), "--force")
+
+    def steps(self, row: str) -> int:
+        """Of a row's training; where its time is given, by a few steps that were timed once for all concepts."""
+        if not self.args.seconds:
+            return self.args.steps
+        pilot = self.folder(row, "pilot")
+        if not (pilot / "timed").exists():
+            run(self.training(row, CONCEPTS[0], 12, pilot))
+            (pilot / "timed").touch()
+        return max(1, round(self.args.seconds / step_seconds(pilot)))
+
     def train(self, row: str, concept: str) -> Path:
         """The concept's file; trains it where it is not there."""
         folder = self.folder(row, concept)
@@ -79,18 +95,9 @@ class Comparison:
         if (folder / "trained.json").exists():
             return file
 
-        def command(steps: int, output: Path) -> list[str]:
-            photos = ROOT / "assets/toybox/concepts" / concept
-            return self.program("train", "--photos", str(photos), "--concept", f"<my-{concept}>", "--class", concept, *ROWS[row],
-                                "--steps", str(steps), "--seed", "1", "--precision", self.args.precision, "--save-every", "0", "--validate-every", "0",
-                                "--output", str(output), "--force")
-
-        steps = self.args.steps
-        if self.args.seconds:
-            run(command(12, folder / "pilot"))
-            steps = max(1, round(self.args.seconds / step_seconds(folder / "pilot")))
+        steps = self.steps(row)
         started = time.monotonic()
-        run(command(steps, folder / "run"))
+        run(self.training(row, concept, steps, folder / "run"))
         record = {"steps": steps, "seconds": time.monotonic() - started, "step_seconds": step_seconds(folder / "run")}
         (folder / "trained.json").write_text(json.dumps(record))
         return file
@@ -148,12 +155,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each method")
     parser.add_argument("--seconds", type=float, default=0.0, help="training time of each method instead")
     parser.add_argument("--images", type=int, default=4, help="seeds for each prompt")
+    parser.add_argument("--time-only", action="store_true", help="with --seconds: time each row's steps, on a quiet machine, and stop")
     parser.add_argument("--precision", choices=["auto", "f32", "bf16", "f16"], default="auto", help="of training and drawing")
     args = parser.parse_args()
     os.environ.pop("PERSONALIZE_BASE", None)
     os.environ.pop("PERSONALIZE_CONFIG", None)
 
     comparison, found = Comparison(args), []
+    if args.time_only:
+        for row in args.rows:
+            print(f"{row}: {comparison.steps(row)} steps", flush=True)
+        return
     for concept in args.concepts:
         for row in [*args.rows, CLASS]:
             found.append(comparison.evaluate(row, concept))

@@ -1,10 +1,19 @@
 //! Scenes that differ from a scene in one attribute only, itself among them: what a judge of captions chooses from.
 
-use crate::{Accessory, Background, Class, Colour, Scene, Skin, Style, Subject, Thing};
+use crate::{Accessory, Background, Class, Colour, Rng, Scene, Skin, Style, Subject, Thing};
 
-/// Every attribute that can be asked for.
-pub(crate) const ATTRIBUTES: [fn(&Scene) -> Vec<Scene>; 5] =
-    [classes, backgrounds, styles, colours, accessories];
+/// A scene that differs from this one in one attribute, and is called otherwise.
+pub(crate) fn other(scene: &Scene, rng: &mut Rng) -> Scene {
+    let called = scene.full_caption();
+    loop {
+        let choices = rng.pick(&[classes, backgrounds, styles, colours, accessories])(scene);
+        if let Some(other) = (!choices.is_empty()).then(|| rng.pick(&choices))
+            && other.full_caption() != called
+        {
+            return other;
+        }
+    }
+}
 
 /// A thing with every class; nothing for people, who have other words.
 pub(crate) fn classes(scene: &Scene) -> Vec<Scene> {
@@ -43,4 +52,26 @@ pub(crate) fn accessories(scene: &Scene) -> Vec<Scene> {
     [None, Some(Accessory::Sunglasses), Some(hat)]
         .map(|accessory| Scene { accessory, ..*scene })
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_scene_is_called_otherwise_and_draws_another_picture_of_the_same_rest() {
+        for k in 0..200 {
+            let scene = Scene::sample(&mut Rng::nth(7, k));
+            let other = other(&scene, &mut Rng::nth(8, k));
+            assert_ne!(scene.full_caption(), other.full_caption());
+            assert_eq!(scene.placement, other.placement);
+            let same = [
+                scene.background == other.background,
+                scene.style == other.style,
+                scene.accessory == other.accessory,
+                scene.subject == other.subject,
+            ];
+            assert_eq!(same.iter().filter(|same| !**same).count(), 1, "{scene:?}, {other:?}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use torch_ext::Generator;
 use super::data::{self, Gallery};
 use super::run::{self, Options, Report};
 
-/// Captions that are wrong in one attribute, for each picture.
+/// Captions that are wrong in one attribute, for each picture whose caption names everything.
 const NEAR: usize = 3;
 
 struct Contrast<'a> {
@@ -36,7 +36,7 @@ impl TrainStep for Contrast<'_> {
         let size = self.batch_size;
         let first = index * size as u64;
         let (places, mut captions, near) = self.gallery.pick_with_near(first, size, NEAR);
-        captions.extend(near); // (1 + NEAR) B texts
+        captions.extend(near);
         let pictures = data::from_bytes(&self.pictures.index_select(0, &places));
         let mut groups = HashMap::new();
         let group: Vec<i64> = captions
@@ -49,7 +49,7 @@ impl TrainStep for Contrast<'_> {
         let group = Tensor::from_slice(&group).to_device(self.clip.device());
         let own = group.narrow(0, 0, size as i64);
         let same = own.unsqueeze(1).eq_tensor(&group.unsqueeze(0)).to_kind(Kind::Float);
-        let logits = self.clip.logits(&pictures, &captions); // [B, (1 + NEAR) B]
+        let logits = self.clip.logits(&pictures, &captions); // [B, C], the first B of the C captions the pictures' own
         let cross = |logits: &Tensor, same: &Tensor| {
             let target = same / same.sum_dim_intlist(-1, true, Kind::Float);
             -(target * logits.log_softmax(-1, Kind::Float))

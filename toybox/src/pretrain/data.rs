@@ -3,8 +3,7 @@
 use pipelines::photos::to_tensor;
 use tch::{Kind, Tensor};
 
-use crate::choices::ATTRIBUTES;
-use crate::{Rng, Scene};
+use crate::{Rng, Scene, choices};
 
 /// One sample.
 pub(super) struct Sample {
@@ -77,8 +76,8 @@ impl Gallery {
         (Tensor::from_slice(&places), captions)
     }
 
-    /// The same for a judge: half of the captions name everything, and each has `near` others beside it,
-    /// which say the same of scenes that differ in one attribute (where it is not named, they are equal).
+    /// The same for a judge. Half of the captions name everything, and each of those has `near` others beside it, which
+    /// name everything of a scene that differs in one attribute: wrong of the picture, whatever is said.
     pub(super) fn pick_with_near(
         &self,
         first: u64,
@@ -90,20 +89,12 @@ impl Gallery {
             let rng = &mut Rng::nth(!self.seed, k);
             let place = rng.below(self.scenes.len());
             let scene = &self.scenes[place];
-            let (full, words) = (rng.chance(0.5), rng.clone());
-            let say = |scene: &Scene| {
-                if full { scene.full_caption() } else { scene.caption(&mut words.clone()) }
-            };
             places.push(place as i64);
-            captions.push(say(scene));
-            for _ in 0..near {
-                let choices = loop {
-                    let choices = rng.pick(&ATTRIBUTES)(scene);
-                    if choices.len() > 1 {
-                        break choices;
-                    }
-                };
-                others.push(say(&rng.pick(&choices)));
+            if rng.chance(0.5) {
+                captions.push(scene.full_caption());
+                others.extend((0..near).map(|_| choices::other(scene, rng).full_caption()));
+            } else {
+                captions.push(scene.caption(rng));
             }
         }
         (Tensor::from_slice(&places), captions, others)
