@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -61,7 +62,7 @@ class Comparison:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         budget = f"{args.seconds:g}s" if args.seconds else f"{args.steps}-steps"
-        self.work = args.work / budget
+        self.work = args.work / f"{budget}-{args.precision}"
 
     def program(self, verb: str, *rest: str) -> list[str]:
         return [str(self.args.binaries / "personalize"), verb, *rest]
@@ -96,6 +97,7 @@ class Comparison:
             return file
 
         steps = self.steps(row)
+        shutil.rmtree(folder, ignore_errors=True)  # an evaluation of what was trained before
         started = time.monotonic()
         run(self.training(row, concept, steps, folder / "run"))
         record = {"steps": steps, "seconds": time.monotonic() - started, "step_seconds": step_seconds(folder / "run")}
@@ -171,8 +173,6 @@ def main() -> None:
             found.append(comparison.evaluate(row, concept))
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
         comparison.board(concept, [*args.rows, CLASS], [0, 3, 6, 9, 10])
-    comparison.work.mkdir(parents=True, exist_ok=True)
-    (comparison.work / "table.json").write_text(json.dumps(found, indent=1))
     print(comparison.table(found))
 
 

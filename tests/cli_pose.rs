@@ -413,8 +413,14 @@ fn lpips_and_frechet_distances_are_there_where_their_weights_are() {
     assert!(0.0 < of(0, "fid_truth") && of(0, "fid_truth") < of(1, "fid_truth"));
     // Pictures are at no distance from themselves.
     assert!(of(1, "fid_reference").abs() < 1e-6 * of(0, "fid_reference"));
+    assert_eq!(json["fid_reference"]["count"], 3);
+    assert!(json["fid"]["sha256"].is_string() && json["lpips"]["sha256"].is_string());
     evaluate(&single, &["--fid", &fid]).refused(3, &["single", "1 picture,", "at least 2"]);
     evaluate(&truth, &["--fid", "inception.pth"]).refused(3, &["inception.pth", ".safetensors"]);
-    evaluate(&truth, &["--fid", &lpips]).refused(3, &["missing"]);
+    evaluate(&truth, &["--fid", &lpips])
+        .refused(3, &["lpips.safetensors", "missing", "made for it"]);
+    evaluate(&truth, &["--fid", "nowhere.safetensors"]).refused(3, &["nowhere.safetensors"]);
+    evaluate(&truth, &["--fid", &fid, "--fid-reference", &single])
+        .refused(3, &["1 picture,", "leave --fid-reference out"]);
     assert_eq!(evaluate(&truth, &["--fid-reference", &far]).code, 2);
 }

@@ -116,6 +116,24 @@ fn both_stages_write_their_file_and_a_log_with_retrieval() {
 }
 
 #[test]
+fn a_warm_start_stands_in_for_the_first_stage() {
+    let [people, fusion, second] = trained();
+    let output = scratch("warm");
+    let start = |file: &Path, more: &[&str]| {
+        let own = ["pose", "train-generator", "--data", path(people), "--warm-start", path(file)];
+        run(&[&own[..], &["--output", path(&output)], &SMALL, &UNET, more].concat())
+    };
+    assert_eq!(start(second, &[]).paths(), [output.join("pose.safetensors")]);
+    start(second, &["--fusion", path(fusion)]).refused(2, &["both given", "leave --fusion out"]);
+    start(fusion, &[]).refused(3, &["first stage"]);
+    start(
+        second,
+        &["--set", "new_unet.channels=[32, 64]", "--set", "new_unet.attention=[true, true]"],
+    )
+    .refused(3, &["pose.safetensors", "another shape"]);
+}
+
+#[test]
 fn a_stopped_stage_goes_on_to_the_bit() {
     let [people, fusion, _] = trained();
     let (whole, parts) = (scratch("whole"), scratch("parts"));

@@ -207,6 +207,7 @@ fn fit(
             steps,
         },
         max_grad_norm: 0.0,
+        average: None,
         loss_scale: 1.0,
     };
     let mut records = Vec::new();

@@ -257,7 +257,7 @@ fn a_warm_start_begins_with_the_weights_that_it_is_given() {
     let mut other = plan("other", 3);
     other.warm_start = Some(start);
     let error = train_generator(&other, &mut rows(), &mut Watcher::default()).err().unwrap();
-    assert!(error.to_string().contains("other shapes"), "{error}");
+    assert!(error.to_string().contains("another shape"), "{error}");
 }
 
 #[test]
@@ -270,19 +270,60 @@ fn the_average_is_what_is_written_and_it_goes_on_to_the_bit() {
             generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, steps);
         plan.run.average_decay = decay;
         plan.run.start = start;
-        plan.timesteps = Timesteps::Stratified;
-        tensors(&trained(&plan).0)
+        plan
     };
+    let values = |plan: GeneratorPlan| tensors(&trained(&plan).0);
     let name = "pose_stem.conv_out.bias";
-    let plain = plan("plain", 0.0, 1, Start::New)[name].shallow_clone();
-    let averaged = plan("averaged", 0.999, 1, Start::New)[name].shallow_clone();
+    let plain = values(plan("plain", 0.0, 1, Start::New))[name].shallow_clone();
+    let averaged = values(plan("averaged", 0.999, 1, Start::New))[name].shallow_clone();
     // After one step its decay is 2 / 11, and the bias began at 0.
     let expected = &plain * (9.0 / 11.0);
     assert!((averaged - expected).abs().max().double_value(&[]) < 1e-9, "{plain}");
-    let whole = plan("whole", 0.999, 3, Start::New);
-    plan("parts", 0.999, 2, Start::New);
-    for (name, tensor) in plan("parts", 0.999, 3, Start::Resume) {
+    let whole = values(plan("whole", 0.999, 3, Start::New));
+    values(plan("parts", 0.999, 2, Start::New));
+    let refused = |plan: GeneratorPlan| {
+        let ended = train_generator(&plan, &mut rows(), &mut Watcher::default());
+        assert!(ended.is_err_and(|error| error.to_string().contains("began with")));
+    };
+    refused(plan("parts", 0.99, 3, Start::Resume));
+    let mut other = plan("parts", 0.999, 3, Start::Resume);
+    other.timesteps = Timesteps::Stratified;
+    refused(other);
+    for (name, tensor) in values(plan("parts", 0.999, 3, Start::Resume)) {
         assert_eq!(tensor, whole[&name], "{name}");
+    }
+    let mut without = plan("without", 0.999, 3, Start::New);
+    without.run.average_decay = 1.5;
+    let error = train_generator(&without, &mut rows(), &mut Watcher::default()).err().unwrap();
+    assert!(error.to_string().contains("average_decay is 1.5"), "{error}");
+}
+
+#[test]
+fn stratified_timesteps_are_others_and_what_fails_keeps_the_average_of_the_last_good_step() {
+    let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
+    let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
+    let plan = |name: &str, steps: u64| {
+        let tuning = Tuning::Light { rank: 2 };
+        generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, steps)
+    };
+    let uniform = trained(&plan("uniform", 1)).1;
+    let mut spread = plan("spread", 1);
+    spread.timesteps = Timesteps::Stratified;
+    assert!((uniform[0] - trained(&spread).1[0]).abs() > 1e-6);
+
+    let averaged = |name: &str, steps: u64| {
+        let mut plan = plan(name, steps);
+        plan.run.average_decay = 0.999;
+        plan
+    };
+    let expected = tensors(&trained(&averaged("two", 2)).0);
+    let mut pairs = Rows { broken_at: Some(13) }; // of the fourth step, when the third update was not judged
+    let failing = averaged("failing", 4);
+    train_generator(&failing, &mut pairs, &mut Watcher::default()).err().unwrap();
+    let kept = PoseWeights::open(&folder.path().join("failing/pose.safetensors")).unwrap();
+    assert_eq!(kept.record.steps, 2);
+    for (name, tensor) in tensors(kept.path()) {
+        assert_eq!(tensor, expected[&name], "{name}");
     }
 }
 

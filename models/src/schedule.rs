@@ -21,6 +21,17 @@ pub enum PredictionType {
     Sample,
 }
 
+impl PredictionType {
+    /// As configurations and files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::VPrediction => "v_prediction",
+            Self::Sample => "sample",
+        }
+    }
+}
+
 /// How beta grows with the timestep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

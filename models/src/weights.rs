@@ -27,6 +27,8 @@ struct Entry {
 
 /// The tensors of one component, not yet read.
 pub struct Checkpoint {
+    /// The folder, or the file that stands alone.
+    from: PathBuf,
     files: Vec<(PathBuf, MappedFile)>,
     entries: HashMap<String, Entry>,
     kind: Kind,
@@ -59,7 +61,8 @@ pub struct LoadReport {
     pub missing: Vec<Miss>,
     /// Those that nothing asked for.
     pub unused: Vec<String>,
-    folder: PathBuf,
+    /// The folder of a component, or a file that stands alone.
+    from: PathBuf,
 }
 
 impl LoadReport {
@@ -83,10 +86,14 @@ impl LoadReport {
         if self.missing.len() > named.len() {
             named.push(format!("and {} more", self.missing.len() - named.len()));
         }
+        let (asked, advice) = if self.from.is_dir() {
+            ("config.json asks for", "use weights and a config.json that belong together")
+        } else {
+            ("this network has", "give the file that was made for it")
+        };
         Err(ModelError::Incomplete(format!(
-            "{}: {} of {} tensors that config.json asks for are missing or of another shape: {}; \
-             use weights and a config.json that belong together",
-            self.folder.display(),
+            "{}: {} of {} tensors that {asked} are missing or of another shape: {}; {advice}",
+            self.from.display(),
             self.missing.len(),
             self.missing.len() + self.loaded,
             named.join(", "),
@@ -110,22 +117,7 @@ impl Checkpoint {
         kind: Kind,
         device: Device,
     ) -> Result<Self, ModelError> {
-        let mut files = Vec::new();
-        let mut entries = HashMap::new();
-        for path in weight_files(folder, stem, variant)? {
-            let map = MappedFile::open(&path).map_err(|e| ModelError::io(&path, e))?;
-            read_header(&path, map.bytes(), files.len(), &mut entries)?;
-            files.push((path, map));
-        }
-        Ok(Self {
-            files,
-            entries,
-            kind,
-            device,
-            taken: RefCell::default(),
-            misses: RefCell::default(),
-            failure: RefCell::default(),
-        })
+        Self::of(folder, weight_files(folder, stem, variant)?, kind, device)
     }
 
     /// Opens one file, whose name ends in `.safetensors`.
@@ -134,9 +126,32 @@ impl Checkpoint {
             let what = "weights are read from .safetensors files; save them as one (`safetensors.torch.save_file` in Python)";
             return Err(ModelError::invalid(path, what.to_owned()));
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Self::open(folder.unwrap_or(Path::new(".")), &stem, None, kind, device)
+        Self::of(path, vec![path.to_owned()], kind, device)
+    }
+
+    fn of(
+        from: &Path,
+        paths: Vec<PathBuf>,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let mut files = Vec::new();
+        let mut entries = HashMap::new();
+        for path in paths {
+            let map = MappedFile::open(&path).map_err(|e| ModelError::io(&path, e))?;
+            read_header(&path, map.bytes(), files.len(), &mut entries)?;
+            files.push((path, map));
+        }
+        Ok(Self {
+            from: from.to_owned(),
+            files,
+            entries,
+            kind,
+            device,
+            taken: RefCell::default(),
+            misses: RefCell::default(),
+            failure: RefCell::default(),
+        })
     }
 
     /// The numbers in all tensors, read from the tables of contents.
@@ -160,10 +175,8 @@ impl Checkpoint {
             let alike = unused.iter().filter(|name| closeness(name) > 500_000);
             miss.nearest = alike.max_by_key(closeness).cloned();
         }
-        let folder = self.files.first().and_then(|(path, _)| path.parent());
-        let folder = folder.unwrap_or(Path::new("")).to_owned();
         let loaded = taken.len() - missing.iter().filter(|miss| miss.found.is_some()).count();
-        Ok(LoadReport { loaded, missing, unused, folder })
+        Ok(LoadReport { loaded, missing, unused, from: self.from.clone() })
     }
 
     /// One row of a two-dimensional tensor, read alone; nothing where there is no such tensor or row.

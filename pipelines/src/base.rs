@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use embeddings::file::{BaseRecord, ConceptFile};
 use models::folder::ModelFolder;
-use models::schedule::PredictionType;
 
 use crate::{Error, Precision};
 
@@ -40,11 +39,6 @@ impl Base {
         }
         let folder = ModelFolder::open(cached.as_deref().unwrap_or(path), variant)?;
         let scheduler = &folder.scheduler;
-        let prediction_type = match scheduler.prediction_type {
-            PredictionType::Epsilon => "epsilon",
-            PredictionType::VPrediction => "v_prediction",
-            PredictionType::Sample => "sample",
-        };
         let record = BaseRecord {
             name: if cached.is_some() {
                 path.to_string_lossy().into_owned()
@@ -52,7 +46,7 @@ impl Base {
                 folder.name()
             },
             width: folder.text_encoder.hidden_size,
-            prediction_type: prediction_type.to_owned(),
+            prediction_type: scheduler.prediction_type.name().to_owned(),
             resolution: native_resolution(&folder),
             sketch: Vec::new(),
         };

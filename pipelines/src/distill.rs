@@ -141,6 +141,7 @@ fn trainer(request: &DistillRequest, student: &TextualInversion) -> Trainer {
             steps: request.steps,
         },
         max_grad_norm: 0.0,
+        average: None,
         loss_scale: 1.0,
     }
 }

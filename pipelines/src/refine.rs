@@ -220,6 +220,7 @@ impl Refiner<'_> {
                 steps,
             },
             max_grad_norm: config.max_grad_norm,
+            average: None,
             loss_scale: if self.unet.kind() == Kind::Half { 1024.0 } else { 1.0 },
         }
     }

@@ -100,6 +100,7 @@ pub fn joints(
             steps,
         },
         max_grad_norm: 1.0,
+        average: None,
         loss_scale: 1.0,
     };
     let mut step = Find { finder: &finder, pairs: &data.train };

@@ -278,11 +278,15 @@ impl GeneratorConfig {
     /// Everything that the run needs, checked, and its pairs.
     pub fn ready(&self, start: Start) -> Result<Ready<GeneratorPlan>, Error> {
         let warm_start = Some(&self.warm_start).filter(|file| !file.as_os_str().is_empty());
-        // The second stage's file holds the first.
-        let first = Some(&self.fusion).filter(|file| !file.as_os_str().is_empty()).or(warm_start);
-        let Some(first) = first else {
+        let fusion = Some(&self.fusion).filter(|file| !file.as_os_str().is_empty());
+        if fusion.is_some() && warm_start.is_some() {
             return Err(Error::Usage(
-                "fusion is not given; pass --fusion FILE with what `pose train-fusion` wrote"
+                "fusion and warm_start are both given, but what a second stage begins with holds its own first stage; leave --fusion out".into(),
+            ));
+        }
+        let Some(first) = fusion.or(warm_start) else {
+            return Err(Error::Usage(
+                "fusion is not given; pass --fusion FILE with what `pose train-fusion` wrote, or --warm-start FILE with what `pose train-generator` did"
                     .into(),
             ));
         };

@@ -22,9 +22,9 @@ pub(super) fn key(name: &str) -> String {
     bare.map_or(flat.clone(), str::to_owned)
 }
 
-/// Every picture below a folder, by its path without the first folder (`img`, `train`, ...).
-pub(super) fn photos(root: &Path) -> Result<Photos, Error> {
-    let mut found = Photos::new();
+/// Every picture below a folder, sorted.
+pub(super) fn pictures_below(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder).map_err(Error::io(&folder, "read"))?;
@@ -37,14 +37,21 @@ pub(super) fn photos(root: &Path) -> Result<Photos, Error> {
                 ending.as_str(),
                 "jpg" | "jpeg" | "png" | "webp" | "bmp" | "tif" | "tiff"
             ) {
-                let inside = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
-                let name = inside.split_once('/').map_or(&*inside, |(_, rest)| rest);
-                found.entry(key(name)).or_default().push(path.clone());
+                found.push(path);
             }
         }
     }
-    for paths in found.values_mut() {
-        paths.sort();
+    found.sort();
+    Ok(found)
+}
+
+/// The same by their paths without the first folder (`img`, `train`, ...).
+pub(super) fn photos(root: &Path) -> Result<Photos, Error> {
+    let mut found = Photos::new();
+    for path in pictures_below(root)? {
+        let inside = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
+        let name = inside.split_once('/').map_or(&*inside, |(_, rest)| rest);
+        found.entry(key(name)).or_default().push(path.clone());
     }
     Ok(found)
 }

@@ -11,12 +11,13 @@ use models::weights::Checkpoint;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use super::csv::pictures_below;
 use super::frechet::{self, FrechetJudge};
 use super::joints::{JointFinder, joint_error};
 use super::metrics::{Mask, foreground_l1, l1, psnr, ssim_gaussian, ssim_uniform51};
 use super::{Fault, Frame};
 use crate::error::guarded;
-use crate::evaluate::write_json;
+use crate::evaluate::{Hashed, write_json};
 use crate::{DeviceChoice, Error, photos};
 
 /// What is measured.
@@ -101,7 +102,8 @@ pub struct EvaluateRequest {
     pub lpips: Option<PathBuf>,
     /// Weights of Inception.
     pub fid: Option<PathBuf>,
-    /// Folder of pictures that distributions are compared with besides the true ones; the training set's, in FPDM's tables.
+    /// Folder of pictures, those below it included, that distributions are compared with besides the true ones; the
+    /// training set's, in FPDM's tables. Brought to the size of the true pictures.
     pub fid_reference: Option<PathBuf>,
     /// Where these two networks compute.
     pub device: DeviceChoice,
@@ -149,8 +151,26 @@ pub struct Evaluation {
     pub count: usize,
     /// The size that all were resized to, if they were.
     pub size: Option<(u32, u32)>,
+    /// The weights of LPIPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<Hashed>,
+    /// The weights of Inception.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fid: Option<Hashed>,
+    /// What distributions were compared with besides the truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fid_reference: Option<Reference>,
     /// The rows; where poses, or masks and backgrounds were given, the first is the truth itself, the best there can be.
     pub rows: Vec<Row>,
+}
+
+/// A set of pictures that a distribution was compared with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reference {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Pictures in it and below it.
+    pub count: usize,
 }
 
 impl Evaluation {
@@ -224,6 +244,7 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
     }
     let distributions =
         networks.distributions(request, &truth, rows.iter().map(|(_, files)| files))?;
+    let hash = |file: &Option<PathBuf>| file.as_deref().map(Hashed::of_file).transpose();
     let rows = rows.into_iter().zip(distributions).map(|((row, _), distances)| {
         let mut means = means(&row.pictures);
         means.extend(distances);
@@ -233,6 +254,12 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         count: truth.len(),
         size: request.size,
+        lpips: hash(&request.lpips)?,
+        fid: hash(&request.fid)?,
+        fid_reference: request
+            .fid_reference
+            .clone()
+            .map(|folder| Reference { folder, count: networks.reference.len() }),
         rows: rows.collect(),
     })
 }
@@ -294,32 +321,54 @@ impl Poses {
 
 /// The networks that look at pictures as people do, where their weights are given.
 struct Networks {
-    lpips: Option<(Lpips, Device)>,
+    device: Device,
+    lpips: Option<Lpips>,
     fid: Option<FrechetJudge>,
+    reference: Vec<PathBuf>,
+    /// Of the pictures that are scored.
+    size: (u32, u32),
 }
 
 impl Networks {
     fn load(request: &EvaluateRequest, truth: &Folder) -> Result<Self, Error> {
-        let device = request.device.resolve()?;
-        let lpips = request.lpips.as_ref().map(|file| {
+        let EvaluateRequest { lpips, fid, fid_reference, .. } = request;
+        let first = truth.values().next().map(|file| read(file, request.size)).transpose()?;
+        let size = first.map_or((0, 0), |picture| picture.dimensions());
+        let (width, height) = size;
+        if lpips.is_some() && width.min(height) < Lpips::LEAST_SIDE {
+            return Err(Error::Usage(format!(
+                "pictures are {width}x{height}, but LPIPS needs {} pixels a side; leave --lpips out, or give a larger --size",
+                Lpips::LEAST_SIDE
+            )));
+        }
+        if fid.is_some() {
+            frechet::require_two(&request.truth, truth.len(), "--fid")?;
+        }
+        let reference = fid_reference.as_deref().map(pictures_below).transpose()?;
+        let reference = reference.unwrap_or_default();
+        if let Some(folder) = fid_reference {
+            frechet::require_two(folder, reference.len(), "--fid-reference")?;
+        }
+        let device = match (lpips, fid) {
+            (None, None) => Device::Cpu,
+            _ => request.device.resolve()?,
+        };
+        if device.is_cuda() {
+            torch_ext::set_tf32(false); // scores are compared, so they are f32 everywhere
+        }
+        let lpips = lpips.as_ref().map(|file| {
             let weights = Checkpoint::file(file, Kind::Float, device)?;
             let lpips = Lpips::new(&Params::root(&weights));
             weights.report()?.require_complete()?;
-            Ok::<_, Error>((lpips, device))
+            Ok::<_, Error>(lpips)
         });
-        if request.fid.is_some() {
-            frechet::require_two(&request.truth, truth.len())?;
-        }
-        let fid = request.fid.as_ref().map(|file| FrechetJudge::load(file, device));
-        Ok(Self { lpips: lpips.transpose()?, fid: fid.transpose()? })
+        let fid = fid.as_ref().map(|file| FrechetJudge::load(file, device)).transpose()?;
+        Ok(Self { device, lpips: lpips.transpose()?, fid, reference, size })
     }
 
     fn lpips(&self, truth: &RgbImage, drawn: &RgbImage) -> Option<(Metric, f64)> {
-        let (lpips, device) = self.lpips.as_ref()?;
-        if truth.width().min(truth.height()) < Lpips::LEAST_SIDE {
-            return None;
-        }
-        let [truth, drawn] = [truth, drawn].map(|x| photos::to_tensor(x).to_device(*device));
+        let lpips = self.lpips.as_ref()?;
+        let [truth, drawn] = [truth, drawn].map(|x| photos::to_tensor(x).to_device(self.device));
         let distance = tch::no_grad(|| lpips.distance(&truth, &drawn));
         Some((Metric::Lpips, distance.double_value(&[0])))
     }
@@ -332,23 +381,22 @@ impl Networks {
         rows: impl Iterator<Item = &'a Folder>,
     ) -> Result<Vec<Scores>, Error> {
         let Some(judge) = &self.fid else { return Ok(rows.map(|_| Scores::new()).collect()) };
-        let features = |files: &mut dyn Iterator<Item = &PathBuf>| {
+        let features = |files: &mut dyn Iterator<Item = &PathBuf>, size: Option<(u32, u32)>| {
             let all: Result<Vec<Tensor>, Error> = files
                 .map(|file| {
-                    let picture = read(file, request.size)?;
+                    let picture = read(file, size)?;
                     guarded("scoring", || Ok(judge.features(&picture)))
                 })
                 .collect();
             Ok::<_, Error>(Tensor::cat(&all?, 0)) // [N, 2048]
         };
-        let mut against = vec![(Metric::FidTruth, features(&mut truth.values())?)];
-        if let Some(folder) = &request.fid_reference {
-            let files = photos::list(folder)?.0;
-            frechet::require_two(folder, files.len())?;
-            against.push((Metric::FidReference, features(&mut files.iter())?));
+        let mut against = vec![(Metric::FidTruth, features(&mut truth.values(), request.size)?)];
+        if !self.reference.is_empty() {
+            let those = features(&mut self.reference.iter(), Some(self.size))?;
+            against.push((Metric::FidReference, those));
         }
         rows.map(|files| {
-            let drawn = features(&mut truth.keys().map(|name| &files[name]))?;
+            let drawn = features(&mut truth.keys().map(|name| &files[name]), request.size)?;
             let distances = against.iter().map(|(metric, those)| {
                 let distance = guarded("scoring", || Ok(frechet::distance(&drawn, those)))?;
                 Ok((*metric, distance))

@@ -78,14 +78,14 @@ fn spread(features: &Tensor) -> (Tensor, Tensor) {
     (mean, x)
 }
 
-/// Refuses a set that has no spread.
-pub(super) fn require_two(folder: &Path, count: usize) -> Result<(), Error> {
+/// Refuses a set that has no spread; `flag` is what asked for it.
+pub(super) fn require_two(folder: &Path, count: usize, flag: &str) -> Result<(), Error> {
     if count >= 2 {
         return Ok(());
     }
     let what = format!(
         "holds {count} picture{}, but a Fréchet distance compares distributions and needs at least 2; give more, or leave \
-         --fid out",
+         {flag} out",
         if count == 1 { "" } else { "s" }
     );
     Err(Fault::at(folder, None, what).into())

@@ -60,6 +60,12 @@ impl PoseRun {
                 return Err(Error::Usage(format!("{what} is 0, but at least 1 is needed")));
             }
         }
+        if !(0.0..1.0).contains(&self.average_decay) {
+            return Err(Error::Usage(format!(
+                "average_decay is {}; give a share below 1, such as 0.999, or 0 for no average",
+                self.average_decay
+            )));
+        }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             let text = format!(
                 "the learning rate is {}; give one above 0, such as 1e-5",
@@ -89,7 +95,7 @@ impl PoseRun {
 /// Puts weights of these names into their file, after so many steps.
 pub(super) type Write<'a> = dyn Fn(u64, Vec<(String, Tensor)>) -> Result<PathBuf, Error> + 'a;
 
-/// Trains `leaves` on `step`; `write` is given their running average.
+/// Trains `leaves` on `step`; `write` is given them, or their running average where one is kept.
 pub(super) fn fit(
     run: &PoseRun,
     identity: &str,
@@ -99,11 +105,11 @@ pub(super) fn fit(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let parameters: Vec<Tensor> = leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
-    let mut average = Average::new(&parameters, run.average_decay);
     let numbers = parameters.iter().map(|p| p.numel() as i64).sum();
     let adam =
         AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: run.weight_decay };
     let mut trainer = Trainer {
+        average: Average::new(&parameters, run.average_decay),
         optimizer: AdamW::new(parameters, adam),
         draw: Generator::cpu(run.seed),
         step: 0,
@@ -121,7 +127,6 @@ pub(super) fn fit(
     };
     if run.start == Start::Resume {
         state::load(&mut trainer, &run.output)?;
-        average.load(&run.output)?;
     }
     let (mut log, _) = StepLog::open(&run.output, trainer.step)?;
     let (from, steps, learning_rate) = (trainer.step, run.steps, run.learning_rate);
@@ -129,40 +134,34 @@ pub(super) fn fit(
     if observer.on(&event).is_break() {
         return Ok(Outcome::Interrupted(None));
     }
-    let write = |step: u64, values: &[Tensor]| {
+    let write = |trainer: &Trainer| {
         let names = leaves.iter().map(|(name, _)| name.clone());
-        write(step, names.zip(values.iter().map(Tensor::detach)).collect())
+        write(trainer.step, names.zip(trainer.values().iter().map(Tensor::detach)).collect())
     };
-    let save = |trainer: &Trainer, average: &Average, observer: &mut dyn Observer| {
-        let path = write(trainer.step, &average.tensors)?;
+    let save = |trainer: &Trainer, observer: &mut dyn Observer| {
+        let path = write(trainer)?;
         state::save(trainer, &run.output, identity)?;
-        average.save(&run.output)?;
         let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // asked again after the next step
         Ok::<_, Error>(path)
     };
     let ended = {
         let mut after = |trainer: &Trainer, record: &StepRecord| {
-            average.follow(&trainer.optimizer.parameters, trainer.step);
             log.write(record)?;
             let flow = observer.on(&Event::Step(record));
             let due = run.save_every > 0 && record.step.is_multiple_of(run.save_every);
             if due && record.step < run.steps && flow.is_continue() {
-                save(trainer, &average, observer)?;
+                save(trainer, observer)?;
             }
             Ok(flow)
         };
         trainer.fit(step, &mut after)
     };
-    // Where a loss or a batch failed, the parameters are those of the last loss that was a number, while the average has
-    // seen the update after it, too. The state stays as it was last saved.
-    let last_good = || {
-        (trainer.step > 0).then(|| write(trainer.step, &trainer.optimizer.parameters)).transpose()
-    };
+    // Where a loss or a batch failed, the values are those of the last loss that was a number. The state stays as it was
+    // last saved.
+    let last_good = || (trainer.step > 0).then(|| write(&trainer)).transpose();
     match ended {
-        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, &average, observer)?)),
-        Ok(ControlFlow::Break(())) => {
-            Ok(Outcome::Interrupted(Some(save(&trainer, &average, observer)?)))
-        }
+        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, observer)?)),
+        Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(Some(save(&trainer, observer)?))),
         Err(Stop::Failed(error)) => Err(error),
         Err(Stop::NoBatch(error)) => {
             last_good()?;

@@ -184,32 +184,34 @@ impl GeneratorPlan {
         })
     }
 
-    fn identity(&self) -> String {
+    fn identity(&self) -> Result<String, Error> {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
-        let Self { base, warm_start, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
-        let started = warm_start.as_ref().map(PoseWeights::path);
+        let Self { base, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
+        let first = self.fusion.first_stage_hash()?;
         let besides = format!(
-            "{shape} {:?} {started:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs}",
+            "{shape} {:?} {first} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs}",
             base.record.sketch
         );
-        self.run.identity("generator", &besides)
+        Ok(self.run.identity("generator", &besides))
     }
 
     /// Refuses a folder that cannot be used, and to go on with another run.
     fn check(&self) -> Result<(), Error> {
         if let Some(start) = &self.warm_start {
             start.check_base(&self.base)?;
-            let same = start.generator()?.shape == self.shape
-                && start.record.fusion == self.fusion.record.fusion;
-            if !same {
+            let prediction =
+                |tuning: &Tuning| tuning.schedule(&self.base.folder).prediction_type.name();
+            let theirs = prediction(&start.generator()?.shape.tuning);
+            let ours = prediction(&self.shape.tuning);
+            if theirs != ours {
                 return Err(Error::Incompatible(format!(
-                    "the networks of {} are of other shapes than those that are to be trained; give weights of the same \
-                     mode, sizes and first stage, or train without a warm start",
+                    "{} predicts {theirs}, but {ours} is to be trained; give weights of the same prediction, or train without \
+                     a warm start",
                     start.path().display()
                 )));
             }
         }
-        self.run.check(GENERATOR_FILE, &self.identity())
+        self.run.check(GENERATOR_FILE, &self.identity()?)
     }
 }
 
@@ -309,7 +311,7 @@ fn generator(
         batch_size: run.batch_size,
         known: Known::default(),
     };
-    run::fit(run, &plan.identity(), &leaves, &mut step, &write, observer)
+    run::fit(run, &plan.identity()?, &leaves, &mut step, &write, observer)
 }
 
 fn start_at_zero(parameters: &[(String, Tensor)], zero: fn(&str) -> bool) {

@@ -12,12 +12,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embeddings::file::{BaseRecord, FileError};
+use embeddings::file::{BaseRecord, FileError, hex};
 use models::ModelError;
 use models::params::ParamSource as _;
 use models::weights::{Checkpoint, write_described};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
 use torch_ext::MappedFile;
 
@@ -208,5 +209,17 @@ impl PoseWeights {
         let first = ["image_encoder.", "pose_encoder.", "combiner."];
         let is_first = |name: &str| first.iter().any(|prefix| name.starts_with(prefix));
         Ok(all.into_iter().filter(|(name, _)| is_first(name)).collect())
+    }
+
+    /// SHA-256 of these.
+    pub(super) fn first_stage_hash(&self) -> Result<String, Error> {
+        let mut first = self.first_stage()?;
+        first.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut hasher = Sha256::new();
+        for (name, tensor) in first {
+            hasher.update(name);
+            hasher.update(torch_ext::to_bytes(&tensor));
+        }
+        Ok(hex(&hasher.finalize()))
     }
 }

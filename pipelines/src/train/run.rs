@@ -192,6 +192,7 @@ fn trainer(plan: &TrainPlan, concept: &dyn Concept, draw: Generator) -> Trainer 
             steps: config.steps,
         },
         max_grad_norm: config.max_grad_norm,
+        average: None,
         loss_scale: if plan.kind == Kind::Half { 1024.0 } else { 1.0 },
     }
 }

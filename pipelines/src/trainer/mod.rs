@@ -91,13 +91,19 @@ pub enum Stop {
 /// What follows a step: it sees the step's record and may stop the loop.
 pub type AfterStep<'a> = dyn FnMut(&Trainer, &StepRecord) -> Result<ControlFlow<()>, Error> + 'a;
 
-/// The parameters before the last update, at which the loss was a number, and the steps behind them.
-type LastGood = (u64, Vec<Tensor>);
+/// What was before the last update, when the loss was a number.
+struct LastGood {
+    step: u64,
+    parameters: Vec<Tensor>,
+    average: Option<Vec<Tensor>>,
+}
 
 /// An optimiser, its place in the run and its source of randomness: all that a resumed run needs.
 pub struct Trainer {
     /// The parameters and their moments.
     pub optimizer: AdamW,
+    /// Their running average, where one is kept.
+    pub average: Option<Average>,
     /// Where everything random comes from.
     pub draw: Generator,
     /// Optimiser steps done.
@@ -143,15 +149,22 @@ impl Trainer {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// What a run leaves behind: the average where one is kept, else the parameters.
+    pub fn values(&self) -> &[Tensor] {
+        self.average.as_ref().map_or(&self.optimizer.parameters, |average| &average.tensors)
+    }
+
     /// Puts the parameters back to where the loss was last a number: before the update that no loss has judged, or that
     /// ruined them.
     fn go_back(&mut self, last_good: Option<LastGood>) {
-        if let Some((step, copies)) = last_good {
-            for (parameter, good) in self.optimizer.parameters.iter_mut().zip(&copies) {
-                tch::no_grad(|| parameter.copy_(good));
-            }
-            self.step = step;
+        let Some(good) = last_good else { return };
+        for (parameter, good) in self.optimizer.parameters.iter_mut().zip(&good.parameters) {
+            tch::no_grad(|| parameter.copy_(good));
         }
+        if let (Some(average), Some(good)) = (&mut self.average, good.average) {
+            average.tensors = good;
+        }
+        self.step = good.step;
     }
 
     /// One step; nothing where the loss, a gradient or the update is no number.
@@ -176,14 +189,23 @@ impl Trainer {
         };
         let gradient_norm = clip(&mut gradients, self.max_grad_norm);
         let learning_rate = self.learning_rate.at(self.step);
-        let copies = self.optimizer.parameters.iter().map(|p| p.detach().copy()).collect();
-        let (_, before) = &*last_good.insert((self.step, copies));
+        let LastGood { parameters: before, .. } = &*last_good.insert(LastGood {
+            step: self.step,
+            parameters: self.optimizer.parameters.iter().map(|p| p.detach().copy()).collect(),
+            average: self
+                .average
+                .as_ref()
+                .map(|average| average.tensors.iter().map(Tensor::shallow_clone).collect()),
+        });
         self.optimizer.step(&gradients, learning_rate);
         if !self.optimizer.parameters.iter().all(is_finite) {
             return Ok(None);
         }
         self.step += 1;
         objective.after_update(self.step, before, &mut self.optimizer.parameters);
+        if let Some(average) = &mut self.average {
+            average.follow(&self.optimizer.parameters, self.step);
+        }
         Ok(Some(StepRecord {
             step: self.step,
             loss,

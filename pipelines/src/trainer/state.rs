@@ -35,11 +35,13 @@ impl View for Bytes {
 pub fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(), Error> {
     let mut tensors: Vec<(String, Bytes)> = Vec::new();
     let optimizer = &trainer.optimizer;
-    for (part, all) in [
+    let average = trainer.average.as_ref().map(|average| ("average", &average.tensors));
+    let parts = [
         ("parameter", &optimizer.parameters),
         ("first_moment", &optimizer.first_moments),
         ("second_moment", &optimizer.second_moments),
-    ] {
+    ];
+    for (part, all) in parts.into_iter().chain(average) {
         for (i, tensor) in all.iter().enumerate() {
             let shape = tensor.size().iter().map(|&n| n as usize).collect();
             let bytes = torch_ext::to_bytes(&tensor.detach().to_kind(Kind::Float));
@@ -72,10 +74,10 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
         None => return Err(damaged(&path, "not a run's state")),
         Some(found) if found != identity => {
             return Err(Error::Usage(format!(
-                "{} belongs to a run with other photos, another base or another configuration (only the number of \
-                 steps, samples and paths may change); give what {} holds, or start again with --force",
+                "{} belongs to a run with other pictures, another base or another configuration (only the number of \
+                 steps, samples and paths may change); give {}, or start again with --force",
                 path.display(),
-                folder.join("config.toml").display()
+                given_before(folder)
             )));
         }
         Some(_) => {}
@@ -91,7 +93,16 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
     }
 }
 
-pub(super) fn damaged(path: &Path, what: &str) -> Error {
+/// Where the settings of a run are to be found.
+fn given_before(folder: &Path) -> String {
+    let config = folder.join("config.toml");
+    if config.is_file() {
+        return format!("what {} holds", config.display());
+    }
+    "the settings that it began with".into()
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
     let what = format!("the state to resume from is {what}; start again with --force");
     FileError::Invalid { path: path.to_owned(), what }.into()
 }
@@ -110,11 +121,13 @@ pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
             .map_err(|_| damaged("of other shapes"))
     };
     let optimizer = &mut trainer.optimizer;
-    for (part, all) in [
+    let average = trainer.average.as_mut().map(|average| ("average", &mut average.tensors));
+    let parts = [
         ("parameter", &mut optimizer.parameters),
         ("first_moment", &mut optimizer.first_moments),
         ("second_moment", &mut optimizer.second_moments),
-    ] {
+    ];
+    for (part, all) in parts.into_iter().chain(average) {
         for (i, target) in all.iter_mut().enumerate() {
             let saved = tensor(format!("{part}.{i}"), target)?;
             tch::no_grad(|| target.copy_(&saved));

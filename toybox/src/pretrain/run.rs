@@ -102,12 +102,12 @@ pub(super) fn fit(
         verb: "created",
         source,
     })?;
-    let identity =
-        format!("{name} {} {} {}", options.batch_size, options.learning_rate, options.seed);
+    let Options { batch_size, learning_rate, seed, pictures, warm_start, .. } = options;
+    let identity = format!("{name} {batch_size} {learning_rate} {seed} {pictures} {warm_start}");
     let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
-    let mut average = Average::new(&parameters, AVERAGE_DECAY);
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
     let mut trainer = Trainer {
+        average: Average::new(&parameters, AVERAGE_DECAY),
         optimizer: AdamW::new(parameters, adam),
         draw: Generator::cpu(options.seed),
         step: 0,
@@ -126,25 +126,22 @@ pub(super) fn fit(
     if options.resume {
         state::check(&work, options.steps, &identity)?;
         state::load(&mut trainer, &work)?;
-        average.load(&work)?;
     }
     let mut since = Instant::now();
     let mut after = |trainer: &Trainer, record: &StepRecord| {
-        average.follow(&trainer.optimizer.parameters, trainer.step);
         let flow = report(Report::Step(record));
         let due =
             trainer.step.is_multiple_of(options.sample_every) || trainer.step == options.steps;
         if let Some(sheet) = sheet.as_mut().filter(|_| options.sample_every > 0 && due) {
             let path = work.join(format!("sheet-{:06}.png", trainer.step));
-            sheet(&average.tensors, &path)?;
+            sheet(trainer.values(), &path)?;
             let _ = report(Report::Written(&path)); // asked again after the next step
         }
         let last = flow.is_break() || trainer.step == options.steps;
         if last || since.elapsed().as_secs() >= CHECKPOINT_EVERY {
             since = Instant::now();
             state::save(trainer, &work, &identity)?;
-            average.save(&work)?;
-            let path = keep(&average.tensors)?;
+            let path = keep(trainer.values())?;
             let _ = report(Report::Written(&path)); // likewise
         }
         Ok(flow)
