@@ -104,10 +104,10 @@ fn a_class_of_several_tokens_gets_as_many_vectors_and_other_numbers_are_warned_o
 fn a_regulariser_that_counts_keeps_its_loss_low() {
     let late = |name: &str, weight: &str| -> f64 {
         let out = scratch(name);
-        let weights = ["--set", weight, "--set", "core.lambda_attn=0", "--steps", "16"];
+        let weights = ["--set", weight, "--set", "core.lambda_attn=0", "--steps", "32"];
         train_core(&out, &weights).paths();
         let term = |record: &Value| record["terms"][1][1].as_f64().expect("a number");
-        step_lines(&out)[8..].iter().map(term).sum()
+        step_lines(&out)[16..].iter().map(term).sum()
     };
     let (free, bound) =
         (late("unbound", "core.lambda_emb=1e-12"), late("bound", "core.lambda_emb=100"));
