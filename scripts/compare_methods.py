@@ -143,7 +143,7 @@ class Comparison:
             results = json.loads((output / "results.json").read_text())
             for prompt in prompts:
                 chosen = results["prompts"][prompt]
-                words = row if prompt == prompts[0] else chosen["template"].replace("{}", "...")
+                words = row if prompt == prompts[0] else chosen["template"].replace("{}", concept)
                 cells.append(f"{output / chosen['pictures'][0]['file']}={words}")
         run([str(self.args.binaries / "toybox"), "board", "--columns", str(len(prompts)), str(self.work / f"{concept}.png"), *cells])
 
