@@ -13,7 +13,6 @@ Standard library only.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from compare_methods import ROOT, ROWS
+from compare_methods import arguments, training
 
 
 def resident_mb(pid: int) -> float | None:
@@ -55,13 +54,9 @@ def follow(command: list[str], log: Path) -> list[tuple[int, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binaries", type=Path, default=ROOT / "target/release")
-    parser.add_argument("--rows", nargs="+", default=["ti", "core", "neti + core", "cones"], choices=list(ROWS))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--limit", type=float, default=20.0, help="MB that the line may add in a thousand steps")
-    args = parser.parse_args()
-    os.environ.pop("PERSONALIZE_BASE", None)
-    os.environ.pop("PERSONALIZE_CONFIG", None)
+    args = arguments(parser, ["ti", "core", "neti + core", "cones"])
 
     marks = [args.steps // 10, args.steps // 4, args.steps // 2, args.steps]
     print("| method | " + " | ".join(f"MB at step {mark}" for mark in marks) + " | MB in a thousand steps |")
@@ -70,12 +65,7 @@ def main() -> None:
     for row in args.rows:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "run"
-            points = follow(
-                [str(args.binaries / "personalize"), "train", "--photos", str(ROOT / "assets/toybox/concepts/teapot"), "--concept",
-                 "<t>", "--class", "teapot", *ROWS[row], "--steps", str(args.steps), "--seed", "1", "--save-every", "0",
-                 "--validate-every", "0", "--output", str(output)],
-                output / "log.jsonl",
-            )
+            points = follow(training(args, row, "teapot", args.steps, output), output / "log.jsonl")
         if len({step for step, _ in points}) < 20:
             sys.exit(f"{row}: its steps are too quick to be followed; give more --steps")
 

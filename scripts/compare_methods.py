@@ -52,6 +52,23 @@ def run(command: list[str]) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr.strip()}")
 
 
+def training(args: argparse.Namespace, row: str, concept: str, steps: int, output: Path) -> list[str]:
+    """The command that trains a row on a concept's photos, without samples and checkpoints."""
+    return [str(args.binaries / "personalize"), "train", "--photos", str(ROOT / "assets/toybox/concepts" / concept),
+            "--concept", f"<my-{concept}>", "--class", concept, *ROWS[row], "--steps", str(steps), "--seed", "1",
+            "--precision", args.precision, "--save-every", "0", "--validate-every", "0", "--output", str(output), "--force"]
+
+
+def arguments(parser: argparse.ArgumentParser, rows: list[str]) -> argparse.Namespace:
+    """Those that every script on these rows has; the user's own base and configuration are left out of it."""
+    parser.add_argument("--binaries", type=Path, default=ROOT / "target/release")
+    parser.add_argument("--rows", nargs="+", default=rows, choices=list(ROWS))
+    parser.add_argument("--precision", choices=["auto", "f32", "bf16", "f16"], default="auto", help="of training and drawing")
+    os.environ.pop("PERSONALIZE_BASE", None)
+    os.environ.pop("PERSONALIZE_CONFIG", None)
+    return parser.parse_args()
+
+
 def step_seconds(folder: Path) -> float:
     """The median time of a step, by a run's log."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -64,20 +81,11 @@ class Comparison:
         budget = f"{args.seconds:g}s" if args.seconds else f"{args.steps}-steps"
         self.work = args.work / f"{budget}-{args.precision}"
 
-    def program(self, verb: str, *rest: str) -> list[str]:
-        return [str(self.args.binaries / "personalize"), verb, *rest]
-
     def folder(self, row: str, concept: str) -> Path:
         return self.work / concept / row.replace(", ", "-").replace(" + ", "+").replace(" ", "-")
 
     def evaluation(self, row: str, concept: str) -> Path:
         return self.folder(row, concept) / f"evaluation-{self.args.images}"
-
-    def training(self, row: str, concept: str, steps: int, output: Path) -> list[str]:
-        photos = ROOT / "assets/toybox/concepts" / concept
-        return self.program("train", "--photos", str(photos), "--concept", f"<my-{concept}>", "--class", concept, *ROWS[row],
-                            "--steps", str(steps), "--seed", "1", "--precision", self.args.precision, "--save-every", "0",
-                            "--validate-every", "0", "--output", str(output), "--force")
 
     def steps(self, row: str) -> int:
         """Of a row's training; where its time is given, by a few steps that were timed once for all concepts."""
@@ -85,7 +93,7 @@ class Comparison:
             return self.args.steps
         pilot = self.folder(row, "pilot")
         if not (pilot / "timed").exists():
-            run(self.training(row, CONCEPTS[0], 12, pilot))
+            run(training(self.args, row, CONCEPTS[0], 12, pilot))
             (pilot / "timed").touch()
         return max(1, round(self.args.seconds / step_seconds(pilot)))
 
@@ -99,7 +107,7 @@ class Comparison:
         steps = self.steps(row)
         shutil.rmtree(folder, ignore_errors=True)  # an evaluation of what was trained before
         started = time.monotonic()
-        run(self.training(row, concept, steps, folder / "run"))
+        run(training(self.args, row, concept, steps, folder / "run"))
         record = {"steps": steps, "seconds": time.monotonic() - started, "step_seconds": step_seconds(folder / "run")}
         (folder / "trained.json").write_text(json.dumps(record))
         return file
@@ -110,10 +118,10 @@ class Comparison:
         given = f"{file},strength=0" if row == CLASS else str(file)
         output = self.evaluation(row, concept)
         if not (output / "results.json").exists():
-            run(self.program("evaluate", "--concept", given, "--photos", str(ROOT / "assets/toybox/concepts" / concept),
-                             "--prompts", "toybox", "--images", str(self.args.images), "--steps", "20", "--guidance", "4",
-                             "--batch-size", str(self.args.images), "--precision", self.args.precision,
-                             "--output", str(output)))
+            run([str(self.args.binaries / "personalize"), "evaluate", "--concept", given,
+                 "--photos", str(ROOT / "assets/toybox/concepts" / concept), "--prompts", "toybox",
+                 "--images", str(self.args.images), "--batch-size", str(self.args.images), "--steps", "20", "--guidance", "4",
+                 "--precision", self.args.precision, "--output", str(output)])
         results = json.loads((output / "results.json").read_text())
         trained = self.folder(row, concept) / "trained.json"
         return {"row": row, "concept": concept, **(json.loads(trained.read_text()) if trained.exists() else {}),
@@ -150,18 +158,13 @@ class Comparison:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binaries", type=Path, default=ROOT / "target/release")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/comparison")
     parser.add_argument("--concepts", nargs="+", default=CONCEPTS, metavar="NAME")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps of each method")
     parser.add_argument("--seconds", type=float, default=0.0, help="training time of each method instead")
     parser.add_argument("--images", type=int, default=4, help="seeds for each prompt")
     parser.add_argument("--time-only", action="store_true", help="with --seconds: time each row's steps, on a quiet machine, and stop")
-    parser.add_argument("--precision", choices=["auto", "f32", "bf16", "f16"], default="auto", help="of training and drawing")
-    args = parser.parse_args()
-    os.environ.pop("PERSONALIZE_BASE", None)
-    os.environ.pop("PERSONALIZE_CONFIG", None)
+    args = arguments(parser, list(ROWS))
 
     comparison, found = Comparison(args), []
     if args.time_only:

@@ -133,6 +133,11 @@ fn generator_plan(
     GeneratorPlan::new(run, base, fusion, None, shape).unwrap()
 }
 
+/// The quickest to train.
+fn thin_plan(output: &Path, base: &Path, fusion: &Path, steps: u64) -> GeneratorPlan {
+    generator_plan(output, base, fusion, Tuning::Light { rank: 2 }, steps)
+}
+
 fn trained(plan: &GeneratorPlan) -> (PathBuf, Vec<f64>) {
     let mut watcher = Watcher::default();
     match train_generator(plan, &mut rows(), &mut watcher).unwrap() {
@@ -240,22 +245,21 @@ fn both_modes_start_alike_learn_and_draw() {
 fn a_warm_start_begins_with_the_weights_that_it_is_given() {
     let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
     let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
-    let plan = |name: &str, rank: i64| {
+    let plan = |name: &str, first: &Path, rank: i64| {
         let tuning = Tuning::Light { rank };
-        generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, 3)
+        generator_plan(&folder.path().join(name), base.path(), first, tuning, 3)
     };
-    let first = trained(&plan("first", 2)).0;
-    let start = PoseWeights::open(&first).unwrap();
-    let mut on = plan("on", 2);
+    let first = trained(&plan("first", &fusion, 2)).0;
+    let mut on = plan("on", &first, 2);
     on.run.learning_rate = 1e-12; // weights stay where they are
-    on.warm_start = Some(start.clone());
+    on.warm_start = true;
     let (before, after) = (tensors(&first), tensors(&trained(&on).0));
     assert_eq!(before.len(), after.len());
     for (name, tensor) in before {
         assert!((tensor - &after[&name]).abs().max().double_value(&[]) < 1e-10, "{name}");
     }
-    let mut other = plan("other", 3);
-    other.warm_start = Some(start);
+    let mut other = plan("other", &first, 3);
+    other.warm_start = true;
     let error = train_generator(&other, &mut rows(), &mut Watcher::default()).err().unwrap();
     assert!(error.to_string().contains("another shape"), "{error}");
 }
@@ -265,9 +269,7 @@ fn the_average_is_what_is_written_and_it_goes_on_to_the_bit() {
     let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
     let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
     let plan = |name: &str, decay: f64, steps: u64, start: Start| {
-        let tuning = Tuning::Light { rank: 2 };
-        let mut plan =
-            generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, steps);
+        let mut plan = thin_plan(&folder.path().join(name), base.path(), &fusion, steps);
         plan.run.average_decay = decay;
         plan.run.start = start;
         plan
@@ -302,10 +304,8 @@ fn the_average_is_what_is_written_and_it_goes_on_to_the_bit() {
 fn stratified_timesteps_are_others_and_what_fails_keeps_the_average_of_the_last_good_step() {
     let (base, folder) = (with_weights("sd2"), tempfile::tempdir().unwrap());
     let fusion = fused(&folder.path().join("fusion"), 2, &mut Watcher::default());
-    let plan = |name: &str, steps: u64| {
-        let tuning = Tuning::Light { rank: 2 };
-        generator_plan(&folder.path().join(name), base.path(), &fusion, tuning, steps)
-    };
+    let plan =
+        |name: &str, steps: u64| thin_plan(&folder.path().join(name), base.path(), &fusion, steps);
     let uniform = trained(&plan("uniform", 1)).1;
     let mut spread = plan("spread", 1);
     spread.timesteps = Timesteps::Stratified;

@@ -208,9 +208,6 @@ pub struct Inception {
 }
 
 impl Inception {
-    /// Numbers in a picture's features.
-    pub const FEATURES: i64 = 2048;
-
     /// Reads `Conv2d_1a_3x3.conv.weight`, `Conv2d_1a_3x3.bn.…`, …, `Mixed_7c.…`.
     pub fn new(params: &Params) -> Self {
         let layer = |name: &str, inputs: i64, outputs: i64, kernel: [i64; 2]| {

@@ -361,6 +361,17 @@ impl NoiseSchedule {
         (within * (last as f64 / count as f64)).to_kind(Kind::Int64).clamp_max(last - 1)
     }
 
+    /// One in each of `count` equal ranges, `[count]`.
+    pub fn spread_timesteps(&self, count: i64, draw: &Generator) -> Tensor {
+        let ranges = Tensor::arange(count, (Kind::Int64, Device::Cpu));
+        self.timesteps_within(&ranges, count as u64, draw)
+    }
+
+    /// Each by itself, `[count]`.
+    pub fn uniform_timesteps(&self, count: i64, draw: &Generator) -> Tensor {
+        draw.randint(0, self.alpha_bar.len() as i64, &[count])
+    }
+
     /// `x_t`: the clean samples with as much noise as the timesteps say.
     pub fn add_noise(&self, x0: &Tensor, noise: &Tensor, timesteps: &Tensor) -> Tensor {
         let (signal, sigma) = self.factors(x0, timesteps);

@@ -329,7 +329,7 @@ impl GeneratorConfig {
         let run = self.run.run(start)?;
         let mut plan = GeneratorPlan::new(run, base, fusion, named.cloned(), shape)?;
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
-        plan.warm_start = warm_start.map(|file| PoseWeights::open(file)).transpose()?;
+        plan.warm_start = warm_start.is_some();
         plan.timesteps = self.timesteps;
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;

@@ -221,16 +221,21 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
         rows.push(("background alone".to_owned(), folder.clone()));
     }
     let networks = Networks::load(request, &truth)?;
-    let mut rows: Vec<(Row, Folder)> = rows
+    // Each with what Inception sees in its pictures, where it looks at them.
+    let mut rows: Vec<(Row, Folder, Vec<Tensor>)> = rows
         .into_iter()
-        .map(|(name, files)| (Row { name, means: Scores::new(), pictures: Vec::new() }, files))
+        .map(|(name, files)| {
+            (Row { name, means: Scores::new(), pictures: Vec::new() }, files, Vec::new())
+        })
         .collect();
+    let mut true_features = Vec::new();
     for (name, file) in &truth {
         let picture = read(file, request.size)?;
         let like = |folder: &Folder| read_like(&folder[name], request.size, (&picture, file));
         let mask = masks.as_ref().map(like).transpose()?.map(|mask| Mask::light(&mask));
         let background = backgrounds.as_ref().map(like).transpose()?;
-        for (row, files) in &mut rows {
+        true_features.extend(networks.features(&picture)?);
+        for (row, files, features) in &mut rows {
             let drawn = like(files)?;
             let mut scores = guarded("scoring", || {
                 Ok(score(&picture, &drawn, mask.as_ref(), background.as_ref()))
@@ -239,16 +244,20 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
                 scores.extend(poses.score(name, &drawn)?);
             }
             scores.extend(guarded("scoring", || Ok(networks.lpips(&picture, &drawn)))?);
+            features.extend(networks.features(&drawn)?);
             row.pictures.push(PictureScores { name: name.clone(), scores });
         }
     }
-    let distributions =
-        networks.distributions(request, &truth, rows.iter().map(|(_, files)| files))?;
+    let sets = networks.sets(&true_features)?;
     let hash = |file: &Option<PathBuf>| file.as_deref().map(Hashed::of_file).transpose();
-    let rows = rows.into_iter().zip(distributions).map(|((row, _), distances)| {
+    let rows = rows.into_iter().map(|(row, _, features)| {
         let mut means = means(&row.pictures);
-        means.extend(distances);
-        Row { means, ..row }
+        for (metric, those) in &sets {
+            let these = Tensor::cat(&features, 0);
+            let distance = guarded("scoring", || Ok(frechet::distance(&these, those)))?;
+            means.insert(*metric, distance);
+        }
+        Ok(Row { means, ..row })
     });
     Ok(Evaluation {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -260,7 +269,7 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
             .fid_reference
             .clone()
             .map(|folder| Reference { folder, count: networks.reference.len() }),
-        rows: rows.collect(),
+        rows: rows.collect::<Result<_, Error>>()?,
     })
 }
 
@@ -373,37 +382,21 @@ impl Networks {
         Some((Metric::Lpips, distance.double_value(&[0])))
     }
 
-    /// How far the pictures of each row are from the true ones and from the reference.
-    fn distributions<'a>(
-        &self,
-        request: &EvaluateRequest,
-        truth: &Folder,
-        rows: impl Iterator<Item = &'a Folder>,
-    ) -> Result<Vec<Scores>, Error> {
-        let Some(judge) = &self.fid else { return Ok(rows.map(|_| Scores::new()).collect()) };
-        let features = |files: &mut dyn Iterator<Item = &PathBuf>, size: Option<(u32, u32)>| {
-            let all: Result<Vec<Tensor>, Error> = files
-                .map(|file| {
-                    let picture = read(file, size)?;
-                    guarded("scoring", || Ok(judge.features(&picture)))
-                })
-                .collect();
-            Ok::<_, Error>(Tensor::cat(&all?, 0)) // [N, 2048]
-        };
-        let mut against = vec![(Metric::FidTruth, features(&mut truth.values(), request.size)?)];
-        if !self.reference.is_empty() {
-            let those = features(&mut self.reference.iter(), Some(self.size))?;
-            against.push((Metric::FidReference, those));
+    /// What Inception sees in a picture, `[1, 2048]`.
+    fn features(&self, picture: &RgbImage) -> Result<Option<Tensor>, Error> {
+        let features = |judge: &FrechetJudge| guarded("scoring", || Ok(judge.features(picture)));
+        self.fid.as_ref().map(features).transpose()
+    }
+
+    /// What it sees in all pictures that each row is compared with, `[N, 2048]`: the true ones, and the reference.
+    fn sets(&self, truth: &[Tensor]) -> Result<Vec<(Metric, Tensor)>, Error> {
+        let mut reference = Vec::new();
+        for file in &self.reference {
+            reference.extend(self.features(&read(file, Some(self.size))?)?);
         }
-        rows.map(|files| {
-            let drawn = features(&mut truth.keys().map(|name| &files[name]), request.size)?;
-            let distances = against.iter().map(|(metric, those)| {
-                let distance = guarded("scoring", || Ok(frechet::distance(&drawn, those)))?;
-                Ok((*metric, distance))
-            });
-            distances.collect()
-        })
-        .collect()
+        let all = [(Metric::FidTruth, truth), (Metric::FidReference, &reference)];
+        let given = all.into_iter().filter(|(_, features)| !features.is_empty());
+        Ok(given.map(|(metric, features)| (metric, Tensor::cat(features, 0))).collect())
     }
 }
 

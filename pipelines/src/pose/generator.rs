@@ -6,7 +6,7 @@ use models::schedule::NoiseSchedule;
 use models::unet::UNet;
 use models::vae::{LatentDistribution, Vae};
 use models::vit::VisionEncoder;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use super::networks::{Evidence, Fusion, Kept, Routes, of_kind};
@@ -189,10 +189,9 @@ impl TrainStep for GeneratorStep<'_> {
         let noise = offset_noise(&x_0.size(), self.offset_noise, draw).to_device(device);
         let size = self.batch_size as i64;
         let timesteps = if self.stratified {
-            let ranges = Tensor::arange(size, (Kind::Int64, Device::Cpu));
-            self.schedule.timesteps_within(&ranges, size as u64, draw)
+            self.schedule.spread_timesteps(size, draw)
         } else {
-            draw.randint(0, self.schedule.alpha_bar().len() as i64, &[size])
+            self.schedule.uniform_timesteps(size, draw)
         };
         let timesteps = timesteps.to_device(device);
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);

@@ -141,8 +141,8 @@ pub struct GeneratorPlan {
     fusion: PoseWeights,
     source_encoder: Option<PathBuf>,
     shape: GeneratorShape,
-    /// Weights of an earlier second stage to begin with.
-    pub warm_start: Option<PoseWeights>,
+    /// Whether training begins with the second stage that the first one's file holds, too.
+    pub warm_start: bool,
     /// How often conditions are left out.
     pub dropping: Dropping,
     /// How the timesteps of a micro-batch are drawn.
@@ -175,7 +175,7 @@ impl GeneratorPlan {
             fusion,
             source_encoder,
             shape,
-            warm_start: None,
+            warm_start: false,
             dropping: Dropping::default(),
             timesteps: Timesteps::Uniform,
             offset_noise: 0.1,
@@ -195,9 +195,10 @@ impl GeneratorPlan {
         Ok(self.run.identity("generator", &besides))
     }
 
-    /// Refuses a folder that cannot be used, and to go on with another run.
-    fn check(&self) -> Result<(), Error> {
-        if let Some(start) = &self.warm_start {
+    /// Refuses a folder that cannot be used, and to go on with another run than that of `identity`.
+    fn check(&self, identity: &str) -> Result<(), Error> {
+        if self.warm_start {
+            let start = &self.fusion;
             start.check_base(&self.base)?;
             let prediction =
                 |tuning: &Tuning| tuning.schedule(&self.base.folder).prediction_type.name();
@@ -211,7 +212,7 @@ impl GeneratorPlan {
                 )));
             }
         }
-        self.run.check(GENERATOR_FILE, &self.identity()?)
+        self.run.check(GENERATOR_FILE, identity)
     }
 }
 
@@ -230,7 +231,8 @@ fn generator(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let GeneratorPlan { run, base, shape, .. } = plan;
-    plan.check()?;
+    let identity = plan.identity()?;
+    plan.check(&identity)?;
     let (device, kind) = run.place()?;
     let tensors = plan.fusion.tensors(Kind::Float, device)?;
     let fusion = Fusion::load(&Params::root(&tensors), &plan.fusion.record.fusion);
@@ -273,8 +275,8 @@ fn generator(
         }
     };
 
-    if let (Some(start), Start::New | Start::Overwrite) = (&plan.warm_start, run.start) {
-        let start = start.tensors(Kind::Float, device)?;
+    if plan.warm_start && run.start != Start::Resume {
+        let start = plan.fusion.tensors(Kind::Float, device)?;
         for (name, leaf) in &leaves {
             tch::no_grad(|| leaf.shallow_clone().copy_(&start.parameter(name, &leaf.size())));
         }
@@ -311,7 +313,7 @@ fn generator(
         batch_size: run.batch_size,
         known: Known::default(),
     };
-    run::fit(run, &plan.identity()?, &leaves, &mut step, &write, observer)
+    run::fit(run, &identity, &leaves, &mut step, &write, observer)
 }
 
 fn start_at_zero(parameters: &[(String, Tensor)], zero: fn(&str) -> bool) {

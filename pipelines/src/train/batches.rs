@@ -44,7 +44,7 @@ impl PhotoBatches<'_> {
             let ranges = ranges(self.seed, index, batch, self.accumulation);
             return self.schedule.timesteps_within(&ranges, batch * self.accumulation, draw);
         }
-        draw.randint(0, self.schedule.alpha_bar().len() as i64, &[batch as i64])
+        self.schedule.uniform_timesteps(batch as i64, draw)
     }
 
     /// One prompt for all micro-batches of an optimiser step, so that accumulation does not mix references. Epochs

@@ -11,7 +11,7 @@ use models::unet::{Conditioning, UNet};
 use models::weights;
 use pipelines::trainer::{Losses, TrainStep};
 use pipelines::{Error, picture};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use super::data::{self, Gallery};
@@ -47,9 +47,7 @@ impl TrainStep for Denoise<'_> {
         let x_0 = x_0.to_device(self.unet.device());
         let context = tch::no_grad(|| self.encode(&captions));
         let noise = draw.randn(&x_0.size()).to_device(x_0.device());
-        let ranges = Tensor::arange(size as i64, (Kind::Int64, Device::Cpu));
-        let timesteps = self.schedule.timesteps_within(&ranges, size as u64, draw);
-        let timesteps = timesteps.to_device(x_0.device());
+        let timesteps = self.schedule.spread_timesteps(size as i64, draw).to_device(x_0.device());
         let x_t = self.schedule.add_noise(&x_0, &noise, &timesteps);
         let prediction = self.unet.forward(&x_t, &timesteps, &context).to_kind(Kind::Float);
         let target = self.schedule.target(&x_0, &noise, &timesteps);
