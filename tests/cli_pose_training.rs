@@ -146,16 +146,13 @@ fn a_stopped_stage_goes_on_to_the_bit() {
     };
     at(&whole, &["--steps", "3"]);
     at(&parts, &["--steps", "2"]);
-    let resumed = [
-        &["pose", "train-generator", "--data", path(people), "--fusion", path(fusion)][..],
-        &["--output", path(&parts)],
-        &SMALL[..SMALL.len() - 1], // all but --force
-        &UNET,
-        &constant,
-        &["--steps", "3", "--resume"],
-    ]
-    .concat();
-    let resumed = run(&resumed);
+    // What it was told stands in its folder.
+    let config = parts.join("config.toml");
+    let goes_on =
+        ["pose", "train-generator", "--config", path(&config), "--steps", "3", "--resume"];
+    run(&[&goes_on[..], &["--set", "mirror=true"]].concat())
+        .refused(2, &["another configuration", "config.toml"]);
+    let resumed = run(&goes_on);
     assert_eq!(resumed.code, 0, "{}", resumed.err);
     assert_eq!(cli::state(&whole), cli::state(&parts));
 }

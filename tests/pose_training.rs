@@ -173,7 +173,8 @@ fn a_stopped_run_goes_on_to_the_bit() {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let expected = fused(whole.path(), 6, &mut Watcher::default());
     fused(parts.path(), 6, &mut Watcher { stop_after: Some(2), ..Watcher::default() });
-    assert!(fusion_plan(parts.path(), 6, Start::New).is_err());
+    let anew = fusion_plan(parts.path(), 6, Start::New).unwrap();
+    assert!(train_fusion(&anew, &mut rows(), &mut Watcher::default()).is_err());
     let plan = fusion_plan(parts.path(), 6, Start::Resume).unwrap();
     let Outcome::Finished(found) =
         train_fusion(&plan, &mut rows(), &mut Watcher::default()).unwrap()

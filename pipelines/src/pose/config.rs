@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use models::vit::VisionConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::contrast::Contrast;
@@ -29,7 +29,7 @@ const VARIANTS: [(&str, &str, &str); 1] = [(
 )];
 
 /// What both stages read; `configs/pose/` explains each key and holds its default.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct RunConfig {
     data: PathBuf,
     frame: String,
@@ -88,12 +88,14 @@ impl RunConfig {
         Ok((FolderPairs::new(train, size, self.mirror, self.seed)?, test.transpose()?))
     }
 
-    fn run(&self, start: Start) -> Result<PoseRun, Error> {
+    /// The run, with all of its configuration to be written down.
+    fn run(&self, start: Start, all: &impl Serialize) -> Result<PoseRun, Error> {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
         Ok(PoseRun {
             output: self.output.clone(),
+            config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
             steps: self.steps,
             batch_size: self.batch_size,
             accumulation: self.gradient_accumulation,
@@ -113,7 +115,7 @@ impl RunConfig {
 }
 
 /// The first stage's configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FusionConfig {
     #[serde(flatten)]
     run: RunConfig,
@@ -126,7 +128,7 @@ pub struct FusionConfig {
     new_encoder: NewEncoder,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct NewEncoder {
     blocks: i64,
     width: i64,
@@ -187,13 +189,13 @@ impl FusionConfig {
             source_enhanced: self.source_enhanced,
         };
         let (train, test) = self.run.pairs()?;
-        let plan = FusionPlan::new(self.run.run(start)?, shape, encoder, contrast)?;
+        let plan = FusionPlan::new(self.run.run(start, self)?, shape, encoder, contrast)?;
         Ok(Ready { plan, train, test })
     }
 }
 
 /// The second stage's configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GeneratorConfig {
     #[serde(flatten)]
     run: RunConfig,
@@ -216,7 +218,7 @@ pub struct GeneratorConfig {
     new_unet: NewUNet,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     Full,
@@ -224,7 +226,7 @@ enum Mode {
     New,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct NewUNet {
     channels: Vec<i64>,
     attention: Vec<bool>,
@@ -326,7 +328,7 @@ impl GeneratorConfig {
         shape.source_projection.dropout = self.dropout;
         shape.fusion_projection.dropout = self.dropout;
         shape.pose_stem.channels.clone_from(&self.stem_channels);
-        let run = self.run.run(start)?;
+        let run = self.run.run(start, self)?;
         let mut plan = GeneratorPlan::new(run, base, fusion, named.cloned(), shape)?;
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
         plan.warm_start = warm_start.is_some();
@@ -367,7 +369,7 @@ impl PoseRun {
     fn preset(config: Result<RunConfig, Error>) -> Self {
         let mut config = config.expect("a test parses every preset");
         config.output = PathBuf::from(".");
-        config.run(Start::New).expect("an output is given")
+        config.run(Start::New, &Table::new()).expect("an output is given")
     }
 }
 

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use embeddings::file::hex;
 use image::RgbImage;
 use models::clip::resize;
+use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 use torch_ext::Generator;
 
@@ -92,6 +94,19 @@ impl PosePairs for FolderPairs {
     fn distinct(&self) -> Option<u64> {
         Some(2 * self.pairs.len() as u64)
     }
+
+    /// Of names, poses and the sizes of the photos' files; the folder itself may move.
+    fn identity(&self) -> String {
+        let mut hasher = Sha256::new();
+        for Pair { source, target, pose } in &self.pairs {
+            for file in [source, target] {
+                let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+                hasher.update(format!("{:?} {bytes} ", file.file_name()));
+            }
+            hasher.update(format!("{pose:?} "));
+        }
+        format!("{:?} {} {}", self.size, self.mirror, hex(&hasher.finalize()))
+    }
 }
 
 /// The square that sources are brought to beside pictures of this size.
@@ -151,6 +166,27 @@ mod tests {
             assert!(epoch.contains(&0) && epoch.contains(&100), "{first:?}");
         }
         assert_eq!((5..8).map(&mut seen).collect::<Vec<_>>(), first[5..]);
+    }
+
+    #[test]
+    fn other_pairs_and_other_settings_of_them_are_told_apart_but_not_another_place() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let all = pairs(here.path());
+        let of = |pairs: &[Pair], side, mirror| {
+            FolderPairs::new(pairs.to_vec(), (side, side), mirror, 3).unwrap().identity()
+        };
+        let known = of(&all, 16, false);
+        assert_eq!(of(&pairs(there.path()), 16, false), known);
+        let mut moved = all.clone();
+        moved[1].pose.0[3] = Some((0.2, 0.1));
+        for other in [
+            of(&all[..1], 16, false),
+            of(&all, 24, false),
+            of(&all, 16, true),
+            of(&moved, 16, false),
+        ] {
+            assert_ne!(other, known);
+        }
     }
 
     #[test]

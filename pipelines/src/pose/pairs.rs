@@ -32,6 +32,12 @@ pub trait PosePairs {
     fn distinct(&self) -> Option<u64> {
         None
     }
+
+    /// What tells these pairs from others, so that a run does not go on with others unnoticed; nothing where there is
+    /// nothing to tell.
+    fn identity(&self) -> String {
+        String::new()
+    }
 }
 
 /// Pairs of a micro-batch, B of them.

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use crate::config::LrShape;
-use crate::train::{Event, Observer, Outcome, Start, StepLog};
+use crate::train::{Event, Observer, Outcome, Start, StepLog, write_config};
 use crate::trainer::{
     AdamW, AdamWConfig, Average, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
@@ -18,6 +18,8 @@ use crate::{DeviceChoice, Error, Precision};
 pub struct PoseRun {
     /// The folder for weights, state and log.
     pub output: PathBuf,
+    /// What is written into the folder's `config.toml`; nothing where it is empty.
+    pub config: String,
     /// Optimiser steps.
     pub steps: u64,
     /// Pairs in a micro-batch.
@@ -127,6 +129,9 @@ pub(super) fn fit(
     };
     if run.start == Start::Resume {
         state::load(&mut trainer, &run.output)?;
+    }
+    if !run.config.is_empty() {
+        write_config(&run.output, &run.config)?;
     }
     let (mut log, _) = StepLog::open(&run.output, trainer.step)?;
     let (from, steps, learning_rate) = (trainer.step, run.steps, run.learning_rate);

@@ -57,9 +57,7 @@ impl FusionPlan {
                 folder.display()
             )));
         }
-        let plan = Self { run, shape, encoder, contrast };
-        plan.run.check(FUSION_FILE, &plan.identity())?;
-        Ok(plan)
+        Ok(Self { run, shape, encoder, contrast })
     }
 
     /// Where it computes.
@@ -67,10 +65,11 @@ impl FusionPlan {
         self.run.device
     }
 
-    fn identity(&self) -> String {
+    fn identity(&self, pairs: &dyn PosePairs) -> String {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
         let Contrast { temperature, l1_weight, source_enhanced } = self.contrast;
-        let besides = format!("{shape} {temperature} {l1_weight} {source_enhanced}");
+        let pairs = pairs.identity();
+        let besides = format!("{shape} {temperature} {l1_weight} {source_enhanced} {pairs}");
         self.run.identity("fusion", &besides)
     }
 }
@@ -90,6 +89,8 @@ fn fusion(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let FusionPlan { run, shape, encoder, contrast } = plan;
+    let identity = plan.identity(pairs);
+    run.check(FUSION_FILE, &identity)?;
     let (device, kind) = run.place()?;
     let encoder_source = |seed: u64| match encoder {
         Some(folder) => {
@@ -130,7 +131,7 @@ fn fusion(
     };
     let mut step =
         FusionStep { fusion: &fusion, pairs, contrast: *contrast, batch_size: run.batch_size };
-    run::fit(run, &plan.identity(), &leaves, &mut step, &write, observer)
+    run::fit(run, &identity, &leaves, &mut step, &write, observer)
 }
 
 /// The second stage, checked.
@@ -184,13 +185,14 @@ impl GeneratorPlan {
         })
     }
 
-    fn identity(&self) -> Result<String, Error> {
+    fn identity(&self, pairs: &dyn PosePairs) -> Result<String, Error> {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
         let Self { base, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
         let first = self.fusion.first_stage_hash()?;
         let besides = format!(
-            "{shape} {:?} {first} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs}",
-            base.record.sketch
+            "{shape} {:?} {first} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {}",
+            base.record.sketch,
+            pairs.identity()
         );
         Ok(self.run.identity("generator", &besides))
     }
@@ -231,7 +233,7 @@ fn generator(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let GeneratorPlan { run, base, shape, .. } = plan;
-    let identity = plan.identity()?;
+    let identity = plan.identity(pairs)?;
     plan.check(&identity)?;
     let (device, kind) = run.place()?;
     let tensors = plan.fusion.tensors(Kind::Float, device)?;

@@ -70,8 +70,8 @@ impl RunFiles<'_> {
     }
 }
 
-/// Every key as it is in force.
-pub(super) fn write_config(plan: &TrainPlan) -> Result<(), Error> {
-    let path = plan.config.output.join("config.toml");
-    write_atomically(&path, plan.config.to_toml().as_bytes()).map_err(Error::io(&path, "written"))
+/// Puts every key as it is in force, as TOML, into the folder of a run.
+pub(crate) fn write_config(folder: &Path, toml: &str) -> Result<(), Error> {
+    let path = folder.join("config.toml");
+    write_atomically(&path, toml.as_bytes()).map_err(Error::io(&path, "written"))
 }

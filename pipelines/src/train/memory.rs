@@ -28,7 +28,8 @@ impl TrainPlan {
         let mut weights = folder.parameters("unet")? * self.kind.elt_size_in_bytes() as u64;
         if !matches!(self.method, Method::Cones(_)) {
             // What enters after the text encoder lets go of it before the loop.
-            weights += folder.parameters("text_encoder")? * Kind::Float.elt_size_in_bytes() as u64;
+            weights +=
+                folder.parameters("text_encoder")? * self.text_kind().elt_size_in_bytes() as u64;
         }
         let side = i64::from(self.photos.photos[0].pixels.width()) / folder.vae.downscale();
         let Activations { pass, maps } = Activations::of_a_sample(&folder.unet, side);

@@ -16,6 +16,7 @@ mod sample;
 mod validation;
 mod watch;
 
+pub(crate) use files::write_config;
 pub(crate) use log::StepLog;
 pub use measurement::Measurement;
 pub use plan::{Start, TrainPlan};

@@ -232,6 +232,14 @@ impl TrainPlan {
         self.photos.photos.iter().map(views).collect()
     }
 
+    /// What the text encoder is read as. It carries the gradient to the concept, so f32 whatever the base's kind, except
+    /// where a step encodes its prompts for each layer: there it is a good part of the work. CoRe compares encodings that
+    /// hardly differ at first, so with it f32 again.
+    pub(crate) fn text_kind(&self) -> Kind {
+        let by_layer = matches!(self.method, Method::Xti { .. } | Method::Neti(_));
+        if by_layer && self.context.is_none() { self.kind } else { Kind::Float }
+    }
+
     /// The concept's file, in the folder of the run.
     pub fn concept_path(&self) -> PathBuf {
         self.config.output.join(self.config.concept_file(""))

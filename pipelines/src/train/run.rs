@@ -49,8 +49,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     drop(vae);
 
     interrupted |= observer.on(&Event::Phase { doing: "reading the base" }).is_break();
-    // The text encoder carries the gradient to the concept and costs little: f32 whatever the base's kind.
-    let clip = plan.base.folder.load_text_encoder(Kind::Float, device)?;
+    let clip = plan.base.folder.load_text_encoder(plan.text_kind(), device)?;
     let tokenizer = plan.base.folder.tokenizer()?;
     let mut conditioner = Conditioner::new(tokenizer, clip, config.clip_skip - 1);
     let draw = Generator::cpu(config.seed);
@@ -72,7 +71,7 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     if plan.start == Start::Resume {
         state::load(&mut trainer, &config.output)?;
     }
-    write_config(plan)?;
+    write_config(&config.output, &config.to_toml())?;
     let schedule = plan.noise_schedule()?;
     let context = plan.context.as_ref().map(|c| c.prompts(&conditioner, concept)).transpose()?;
     let shares = plan.context.as_ref().is_some_and(ContextPlan::shares_queries);
