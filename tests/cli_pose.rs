@@ -371,10 +371,23 @@ fn joints_are_scored_where_true_poses_are_given() {
     // Nobody is in these photos, so joints are anywhere; but they are found, and measured.
     assert!(shown["rows"][1]["means"]["joint_error"].as_f64().expect("a number") > 0.05);
     assert!(evaluate(&with).out.contains("joints near"));
+    // Pixels are those of the true photo's file, whatever size is scored at.
+    let sized = |frame: &str| {
+        let how = ["--poses", &poses, "--frame", frame, "--size", "256x256", "--json"];
+        let shown: Value = serde_json::from_str(&evaluate(&how).out).expect("JSON");
+        shown["rows"][1]["means"]["joint_error"].as_f64().expect("a number")
+    };
+    let (plain, named) = (sized("pixels"), sized("pixels:128x128"));
+    assert!((plain - named).abs() < 1e-12, "{plain}, {named}");
     assert_eq!(evaluate(&["--poses", &poses]).code, 2); // a frame is never guessed
     evaluate(&[&with[..], &["--joints", "nowhere.safetensors"]].concat()).refused(3, &["nowhere"]);
     fs::remove_file(at("poses", "b.txt")).expect("removed");
     evaluate(&with).refused(3, &["poses", "no pose b.txt"]);
+    written(&at("poses", "b.txt"), &lines(0));
+    for name in ["a.png", "b.png"] {
+        RgbImage::new(60, 130).save(at("truth", name)).expect("saved");
+    }
+    evaluate(&with).refused(2, &["width is 60", "multiple of 8", "--size"]);
 }
 
 #[test]

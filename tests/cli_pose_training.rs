@@ -225,6 +225,9 @@ fn bad_poses_sizes_and_photos_are_refused_in_one_sentence() {
     generate(&nan, &output, &frame).refused(3, &["nan.txt:4", "nan"]);
     generate(&pose, &output, &["--frame", "pixels:64x64"]).refused(3, &["good.txt", "outside"]);
     generate(&pose, &output, &[]).refused(2, &["never guessed", "--frame"]);
+    generate(&pose, &output, &["--frame", "pixels"]).refused(2, &["pixels:750x1101", "--size"]);
+    generate(&pose, &output, &[&frame[..], &["--guidance", "nan"]].concat())
+        .refused(2, &["--guidance is NaN"]);
     generate(&pose, &output, &[&frame[..], &["--size", "36x32"]].concat())
         .refused(2, &["width is 36 pixels", "multiple of 8"]);
     let black = scratch("bad/black.png");
@@ -270,6 +273,17 @@ fn runs_that_cannot_be_are_refused_before_they_begin() {
     train_fusion(people, &output, &["--frame", "auto"]).refused(2, &["frame 'auto'"]);
     train_fusion(people, &output, &["--frame", "256x176", "--set", "data=nowhere"])
         .refused(2, &["nowhere", "not a folder"]);
+    train_fusion(people, &output, &["--set", "dropout=2"]).refused(2, &["dropout is 2"]);
+    train_fusion(people, &output, &["--set", "new_encoder.embedding=0"])
+        .refused(2, &["new_encoder.embedding is 0"]);
+    for (setting, words) in [
+        ("offset_noise=nan", "offset_noise is NaN"),
+        ("new_unet.context=0", "new_unet.context is 0"),
+        ("new_unet.norm_groups=0", "new_unet.norm_groups is 0"),
+        ("source_side=4", "source_side is 4"),
+    ] {
+        train_generator(people, fusion, &output, &["--set", setting]).refused(2, &[words]);
+    }
     train_fusion(people, &output, &["--set", "temprature=1"]).refused(2, &["temperature?"]);
     let plain = ["pose", "train-fusion", "--data", path(people), "--frame", "pixels"];
     run(&[&plain[..], &["--output", path(&output)]].concat()).refused(2, &["--encoder DIR"]);

@@ -30,8 +30,8 @@ pub enum PoseCommand {
     TrainGenerator(Box<TrainGeneratorArgs>),
     /// Draw the person of a photo in a pose, or in each pose of a folder with a sheet and an animation
     #[command(
-        after_help = "Examples:\n  personalize pose generate --source her.png --pose walk.txt --frame pixels --output out/walk.png\n  \
-                            personalize pose generate --source her.png --pose dance/ --frame pixels --output out/dance"
+        after_help = "Examples:\n  personalize pose generate --source her.png --pose walk.txt --frame pixels:750x1101 --output out/walk.png\n  \
+                            personalize pose generate --source her.png --pose dance/ --frame pixels:750x1101 --output out/dance"
     )]
     Generate(Box<PoseGenerateArgs>),
     /// Draw the skeleton of a pose, or of each pose of a folder with a sheet and an animation

@@ -51,7 +51,7 @@ pub struct Hashed {
 
 impl Hashed {
     /// Reads the files one after the other.
-    pub(super) fn read(name: &str, files: &[PathBuf]) -> Result<Self, Error> {
+    pub(crate) fn read(name: &str, files: &[PathBuf]) -> Result<Self, Error> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         for path in files {

@@ -10,6 +10,7 @@ use super::contrast::Contrast;
 use super::data::PoseData;
 use super::folder::FolderPairs;
 use super::generator::Dropping;
+use super::limits::{not_negative, shares, sizes};
 use super::run::PoseRun;
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
@@ -93,6 +94,10 @@ impl RunConfig {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
+        not_negative(&[
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+        ])?;
         Ok(PoseRun {
             output: self.output.clone(),
             config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
@@ -140,6 +145,14 @@ struct NewEncoder {
 
 impl NewEncoder {
     fn shape(&self) -> Result<VisionConfig, Error> {
+        sizes(&[
+            ("new_encoder.blocks", self.blocks),
+            ("new_encoder.width", self.width),
+            ("new_encoder.heads", self.heads),
+            ("new_encoder.image_size", self.image_size),
+            ("new_encoder.patch_size", self.patch_size),
+            ("new_encoder.embedding", self.embedding),
+        ])?;
         let shape = json!({
             "model_type": "clip_vision_model", "hidden_act": "quick_gelu",
             "hidden_size": self.width, "intermediate_size": 4 * self.width,
@@ -180,6 +193,11 @@ impl FusionConfig {
                 ));
             }
         };
+        shares(&[("dropout", self.dropout)])?;
+        not_negative(&[("l1_weight", self.l1_weight), ("temperature", self.temperature)])?;
+        if self.temperature == 0.0 {
+            return Err(Error::Usage("temperature is 0; give one above 0, such as 0.07".into()));
+        }
         let mut shape = FusionShape::new(config);
         shape.separate_pose_encoder = self.separate_pose_encoder;
         shape.combiner.dropout = self.dropout;
@@ -246,6 +264,15 @@ impl NewUNet {
                 self.attention.len()
             )));
         }
+        sizes(&[
+            ("new_unet.layers", self.layers),
+            ("new_unet.heads", self.heads),
+            ("new_unet.norm_groups", self.norm_groups),
+            ("new_unet.context", self.context),
+        ])?;
+        for channels in &self.channels {
+            sizes(&[("new_unet.channels", *channels)])?;
+        }
         let types = |side: &str| -> Vec<String> {
             let kind = |attends: &bool| {
                 let attention = if *attends { "CrossAttn" } else { "" };
@@ -292,17 +319,15 @@ impl GeneratorConfig {
                     .into(),
             ));
         };
-        for (key, share) in [
+        shares(&[
             ("drop_all", self.drop_all),
             ("drop_each", self.drop_each),
             ("identity_pairs", self.identity_pairs),
             ("dropout", self.dropout),
-        ] {
-            if !(0.0..1.0).contains(&share) {
-                return Err(Error::Usage(format!(
-                    "{key} is {share}; give a share from 0 to below 1"
-                )));
-            }
+        ])?;
+        not_negative(&[("offset_noise", self.offset_noise)])?;
+        for channels in &self.stem_channels {
+            sizes(&[("stem_channels", *channels)])?;
         }
         let fusion = PoseWeights::open(first)?;
         let variant = Some(self.variant.as_str()).filter(|variant| !variant.is_empty());
@@ -322,7 +347,15 @@ impl GeneratorConfig {
             tuning,
             (width.into(), height.into()),
         );
-        if self.source_side > 0 {
+        let patch =
+            shape.source_encoder.as_ref().unwrap_or(&fusion.record.fusion.encoder).patch_size();
+        if self.source_side != 0 {
+            if self.source_side < patch {
+                return Err(Error::Usage(format!(
+                    "source_side is {}, but a patch of the source encoder is {patch} pixels wide; give at least that, or 0 for the encoder's own side",
+                    self.source_side
+                )));
+            }
             shape.source_side = self.source_side;
         }
         shape.source_projection.dropout = self.dropout;
@@ -420,6 +453,17 @@ mod tests {
         assert!(said(&["new_encoder.blocks=1"]).contains("--data DIR"));
         assert!(said(&["new_encoder.blocks=1", "data=nowhere"]).contains("--frame"));
         assert!(said(&["new_encoder.blocks=1", "new_encoder.heads=3"]).contains("3 heads"));
+        for (setting, word) in [
+            ("new_encoder.width=0", "new_encoder.width is 0; give at least 1"),
+            ("new_encoder.blocks=-1", "new_encoder.blocks is -1"),
+            ("temperature=0", "temperature is 0"),
+            ("temperature=-1", "temperature is -1"),
+            ("dropout=1", "dropout is 1; give a share"),
+            ("l1_weight=nan", "l1_weight is NaN"),
+        ] {
+            let said = said(&["new_encoder.blocks=1", setting]);
+            assert!(said.contains(word), "{said}");
+        }
         assert!(FusionConfig::resolve(Some("tiny"), None, Table::new()).is_err());
     }
 }

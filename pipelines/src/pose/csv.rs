@@ -45,13 +45,15 @@ pub(super) fn pictures_below(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// The same by their paths without the first folder (`img`, `train`, ...).
+/// The same by their paths, whole and without the first folder (`img`, `train`, ...).
 pub(super) fn photos(root: &Path) -> Result<Photos, Error> {
     let mut found = Photos::new();
     for path in pictures_below(root)? {
         let inside = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
-        let name = inside.split_once('/').map_or(&*inside, |(_, rest)| rest);
-        found.entry(key(name)).or_default().push(path.clone());
+        for name in [Some(&*inside), inside.split_once('/').map(|(_, rest)| rest)] {
+            let Some(name) = name else { continue };
+            found.entry(key(name)).or_default().push(path.clone());
+        }
     }
     Ok(found)
 }

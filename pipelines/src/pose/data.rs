@@ -321,7 +321,7 @@ fn pairs(list: &Path, text: &str, faults: &mut Vec<Fault>) -> Vec<Named> {
     let mut lines = entry_lines(text).into_iter();
     let mut named = Vec::new();
     for entry in entries {
-        let line = if entry.is_object() { lines.next().unwrap_or(1) } else { 1 };
+        let line = lines.next().unwrap_or(1);
         match (entry["source_image"].as_str(), entry["target_image"].as_str()) {
             (Some(source), Some(target)) => {
                 named.push(Named { line, source: source.into(), target: target.into() });
@@ -335,11 +335,15 @@ fn pairs(list: &Path, text: &str, faults: &mut Vec<Fault>) -> Vec<Named> {
     named
 }
 
-/// The lines on which the objects of a list begin.
+/// The lines on which the entries of a list begin, whatever they are.
 fn entry_lines(json: &str) -> Vec<usize> {
     let (mut lines, mut line, mut depth) = (Vec::new(), 1, 0);
-    let (mut quoted, mut escaped) = (false, false);
+    let (mut quoted, mut escaped, mut due) = (false, false, false);
     for byte in json.bytes() {
+        if due && !byte.is_ascii_whitespace() && byte != b']' {
+            lines.push(line);
+            due = false;
+        }
         match byte {
             b'\n' => line += 1,
             _ if escaped => escaped = false,
@@ -347,11 +351,10 @@ fn entry_lines(json: &str) -> Vec<usize> {
             b'"' => quoted = !quoted,
             _ if quoted => {}
             b'{' | b'[' => {
-                if depth == 1 && byte == b'{' {
-                    lines.push(line);
-                }
                 depth += 1;
+                due = depth == 1;
             }
+            b',' => due = depth == 1,
             b'}' | b']' => depth -= 1,
             _ => {}
         }
@@ -365,8 +368,9 @@ mod tests {
 
     #[test]
     fn lines_of_entries_are_found_in_any_spelling() {
-        let json = "[{\"a\": \"{[\\\"\"},\n\n {\"a\": {\"b\": [\n{}]}}, {\n}]";
-        assert_eq!(entry_lines(json), [1, 3, 4]);
+        let json = "[{\"a\": \"{[\\\"\"},\n\n {\"a\": {\"b\": [\n{}, 1]}}, {\n}, \n7,\n\"a,b\"]";
+        assert_eq!(entry_lines(json), [1, 3, 4, 6, 7]);
+        assert!(entry_lines("[\n]").is_empty());
     }
 
     #[test]

@@ -114,7 +114,8 @@ fn fill(canvas: &mut Pixmap, path: &tiny_skia::Path, [r, g, b]: [u8; 3], alpha: 
 
 /// A drawn skeleton from a file. It stays a picture: joints are not looked for.
 ///
-/// Errors: a picture of one colour, which holds no skeleton, or one that is not mostly black, which is none.
+/// Errors: a picture of one colour, which holds no skeleton, or one that is not mostly black with limbs of full colours,
+/// which is none.
 pub fn read_picture(file: &Path) -> Result<RgbImage, Error> {
     /// Levels by which a lossy format may miss black.
     const BLACK: u8 = 48;
@@ -133,6 +134,18 @@ pub fn read_picture(file: &Path) -> Result<RgbImage, Error> {
     if 2 * dark < (picture.width() * picture.height()) as usize {
         return refuse(
             "is no pose picture: that is coloured limbs on black, and less than half of it is black; make one with `personalize pose render`",
+        );
+    }
+    // A colour of the wheel lacks red, green or blue, and so does, nearly, what shines through a limb.
+    let lit = picture.pixels().filter(|pixel| pixel.0.iter().any(|level| *level > BLACK));
+    let levels = lit.map(|pixel| (pixel.0.into_iter().min(), pixel.0.into_iter().max()));
+    let full: Vec<bool> = levels
+        .map(|(least, most)| least.map(|l| 2 * u16::from(l)) <= most.map(u16::from))
+        .collect();
+    let count = full.iter().filter(|full| **full).count();
+    if 5 * count < 4 * full.len() {
+        return refuse(
+            "is no pose picture: its limbs are of full colours, and what is not black here is rather grey; make one with `personalize pose render`",
         );
     }
     Ok(picture)
@@ -287,5 +300,18 @@ mod tests {
             RgbImage::from_fn(32, 32, |x, y| image::Rgb([100 + 4 * x as u8, 7 * y as u8, 9]));
         let said = saved("photo.png", &photo).unwrap_err().to_string();
         assert!(said.contains("photo.png") && said.contains("half"), "{said}");
+        let mut speck = RgbImage::new(64, 64);
+        speck.put_pixel(9, 9, image::Rgb([255; 3]));
+        let text = RgbImage::from_fn(64, 64, |x, y| {
+            image::Rgb([if y % 8 < 5 && x % 5 == 0 { 230 } else { 0 }; 3])
+        });
+        let night = RgbImage::from_fn(64, 64, |x, y| {
+            let lamp = if x > 40 && y > 30 { 90 } else { 10 };
+            image::Rgb([lamp, lamp + 10, lamp + (x + y) as u8 / 4])
+        });
+        for (name, picture) in [("speck.png", speck), ("text.png", text), ("night.png", night)] {
+            let said = saved(name, &picture).unwrap_err().to_string();
+            assert!(said.contains(name) && said.contains("full colours"), "{said}");
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use models::clip::resize;
 use models::lpips::Lpips;
 use models::params::Params;
 use models::weights::Checkpoint;
@@ -12,6 +11,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::csv::pictures_below;
+use super::folder::squashed;
 use super::frechet::{self, FrechetJudge};
 use super::joints::{JointFinder, joint_error};
 use super::metrics::{Mask, foreground_l1, l1, psnr, ssim_gaussian, ssim_uniform51};
@@ -230,7 +230,9 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
         .collect();
     let mut true_features = Vec::new();
     for (name, file) in &truth {
-        let picture = read(file, request.size)?;
+        let picture = photos::read(file)?;
+        let own_size = picture.dimensions();
+        let picture = squashed(picture, request.size.unwrap_or(own_size));
         let like = |folder: &Folder| read_like(&folder[name], request.size, (&picture, file));
         let mask = masks.as_ref().map(like).transpose()?.map(|mask| Mask::light(&mask));
         let background = backgrounds.as_ref().map(like).transpose()?;
@@ -241,7 +243,7 @@ pub fn evaluate(request: &EvaluateRequest) -> Result<Evaluation, Error> {
                 Ok(score(&picture, &drawn, mask.as_ref(), background.as_ref()))
             })?;
             if let Some(poses) = &poses {
-                scores.extend(poses.score(name, &drawn)?);
+                scores.extend(poses.score(name, &drawn, own_size)?);
             }
             scores.extend(guarded("scoring", || Ok(networks.lpips(&picture, &drawn)))?);
             features.extend(networks.features(&drawn)?);
@@ -318,9 +320,10 @@ impl Poses {
         Ok(Self { files, frame: poses.frame, finder })
     }
 
-    fn score(&self, name: &str, drawn: &RgbImage) -> Result<Scores, Error> {
+    /// `truth` is the size of the true picture in its file, which pixels of the frame are pixels of.
+    fn score(&self, name: &str, drawn: &RgbImage, truth: (u32, u32)) -> Result<Scores, Error> {
         let size = drawn.dimensions();
-        let pose = super::read(&self.files[name], self.frame, size)?;
+        let pose = super::read(&self.files[name], self.frame, truth)?;
         let found = joint_error(&self.finder.find(drawn)?, &pose, size);
         let both =
             found.map(|(error, near)| [(Metric::JointError, error), (Metric::JointsNear, near)]);
@@ -344,6 +347,13 @@ impl Networks {
         let first = truth.values().next().map(|file| read(file, request.size)).transpose()?;
         let size = first.map_or((0, 0), |picture| picture.dimensions());
         let (width, height) = size;
+        if request.poses.is_some() && width > 0 {
+            super::check_size(size).map_err(|error| {
+                Error::Usage(format!(
+                    "joints are looked for in pictures of other sizes: {error}, as --size"
+                ))
+            })?;
+        }
         if lpips.is_some() && width.min(height) < Lpips::LEAST_SIDE {
             return Err(Error::Usage(format!(
                 "pictures are {width}x{height}, but LPIPS needs {} pixels a side; leave --lpips out, or give a larger --size",
@@ -428,12 +438,8 @@ fn list(folder: &Path) -> Result<Folder, Error> {
 fn read(file: &Path, size: Option<(u32, u32)>) -> Result<RgbImage, Error> {
     let picture = photos::read(file)?;
     Ok(match size {
-        Some(size) if size != picture.dimensions() => {
-            let sides = |(width, height): (u32, u32)| (width as usize, height as usize);
-            let pixels = resize(picture.as_raw(), sides(picture.dimensions()), sides(size));
-            RgbImage::from_raw(size.0, size.1, pixels).expect("as many pixels as the size has")
-        }
-        _ => picture,
+        Some(size) => squashed(picture, size),
+        None => picture,
     })
 }
 

@@ -29,7 +29,7 @@ pub(super) fn read_all(
         vec![fault(None, format!("cannot be read: {source}{}", models::advice(&source)))]
     })?;
     let text = String::from_utf8(bytes).map_err(|_| {
-        vec![fault(None, "is no text; a pose file holds 18 lines `x y`, one for each joint".into())]
+        vec![fault(None, "is no text; a pose file holds 18 lines `x y`, one for each joint, and a picture of a pose ends in .png".into())]
     })?;
     let lines: Vec<&str> = text.trim_end().lines().collect();
     if lines.len() != JOINTS.len() {

@@ -27,7 +27,8 @@ pub struct FolderPairs {
     seed: u64,
     /// The order of the epoch that was asked for last.
     order: (u64, Vec<i64>),
-    photos: HashMap<PathBuf, RgbImage>,
+    /// By file and size: a photo is a source in one pair and a target in another.
+    photos: HashMap<(PathBuf, (u32, u32)), RgbImage>,
     kept: usize,
 }
 
@@ -57,13 +58,14 @@ impl FolderPairs {
 
     /// A photo brought to a size, from memory where it was read before.
     fn photo(&mut self, file: &Path, size: (u32, u32)) -> Result<RgbImage, Error> {
-        if let Some(known) = self.photos.get(file).filter(|known| known.dimensions() == size) {
+        let key = (file.to_owned(), size);
+        if let Some(known) = self.photos.get(&key) {
             return Ok(known.clone());
         }
         let photo = squashed(photos::read(file)?, size);
         if self.kept + photo.len() <= LIMIT {
             self.kept += photo.len();
-            self.photos.insert(file.to_owned(), photo.clone());
+            self.photos.insert(key, photo.clone());
         }
         Ok(photo)
     }

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 use super::guidance::PoseScales;
 use super::networks::{Evidence, Fusion, Routes};
 use super::shape::{GeneratorShape, Tuning};
-use super::weights::PoseWeights;
+use super::weights::{PoseWeights, encoder_hash};
 use crate::error::guarded;
 use crate::{Base, Error, Painter, Sampling, picture};
 
@@ -69,7 +69,9 @@ impl PoseGenerator {
         guarded("reading the pose weights", || {
             weights.check_base(base)?;
             let shape = weights.generator()?.shape.clone();
-            let source_encoder = read_source_encoder(&shape, source_encoder, kind, device)?;
+            let known = weights.generator()?.source_encoder.as_deref();
+            let source_encoder =
+                read_source_encoder(&shape, source_encoder, known, (kind, device))?;
             // The small networks in f32: their outputs decide on whole pictures.
             let tensors = weights.tensors(Kind::Float, device)?;
             let fusion = Fusion::load(&Params::root(&tensors), &weights.record.fusion);
@@ -148,8 +150,8 @@ impl PoseGenerator {
             tch::no_grad(|| {
                 let kind = self.unet.kind();
                 let guidance = sampling.scales.guidance(&self.routes, evidence, kind);
-                let painter =
-                    Painter { unet: &self.unet, vae: &self.vae, schedule: &self.schedule };
+                let schedule = walked(&self.schedule, &sampling.config);
+                let painter = Painter { unet: &self.unet, vae: &self.vae, schedule: &schedule };
                 let sampling = Sampling {
                     kind: sampling.kind,
                     config: sampling.config,
@@ -177,12 +179,22 @@ impl PoseGenerator {
     }
 }
 
-/// The encoder that pose weights name, from its folder.
+/// The schedule that is walked: DDPM ends at the predicted picture itself, where DDIM may end at the first timestep's noise
+/// (`set_alpha_to_one`).
+fn walked(schedule: &ScheduleConfig, config: &SamplerConfig) -> ScheduleConfig {
+    let mut schedule = schedule.clone();
+    if config.eta > 0.0 {
+        schedule.set_alpha_to_one = Some(true);
+    }
+    schedule
+}
+
+/// The encoder that pose weights name, from its folder; `known` is the hash of its weights.
 fn read_source_encoder(
     shape: &GeneratorShape,
     folder: Option<&Path>,
-    kind: Kind,
-    device: Device,
+    known: Option<&str>,
+    (kind, device): (Kind, Device),
 ) -> Result<Option<VisionEncoder>, Error> {
     match (&shape.source_encoder, folder) {
         (None, _) => Ok(None),
@@ -197,7 +209,82 @@ fn read_source_encoder(
             )))
         }
         (Some(config), Some(folder)) => {
+            if known.is_some() && known != Some(&encoder_hash(folder)?) {
+                return Err(Error::Incompatible(format!(
+                    "the source encoder in {} has other weights than the one that the pose weights were trained with; give that one",
+                    folder.display()
+                )));
+            }
             Ok(Some(VisionEncoder::load(folder, config, kind, device)?))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use models::samplers;
+
+    const TOYBOX: &str = include_str!("../../../assets/toybox/scheduler/scheduler_config.json");
+
+    /// ᾱ of the toybox's timesteps.
+    fn signals() -> Vec<f64> {
+        let root = |share: f64| {
+            let (first, last) = (0.00085f64.sqrt(), 0.012f64.sqrt());
+            first + (last - first) * share
+        };
+        let betas = (0..1000).map(|t| root(f64::from(t) / 999.0).powi(2));
+        let mut signal = 1.0;
+        betas
+            .map(|beta| {
+                signal *= 1.0 - beta;
+                signal
+            })
+            .collect()
+    }
+
+    /// Where twenty steps lead from `start` when each is told of the noise that `x_0` = 1 lies under; then the places before
+    /// each step.
+    fn walk(config: &SamplerConfig, noise: f64, start: f64) -> (f64, Vec<f64>) {
+        let schedule = walked(&serde_json::from_str(TOYBOX).unwrap(), config);
+        let mut sampler = samplers::build(SamplerKind::Ddim, &schedule, config, 20).unwrap();
+        let (signals, mut places) = (signals(), Vec::new());
+        let mut x = Tensor::from_slice(&[start]);
+        for t in sampler.timesteps().to_vec() {
+            places.push(x.double_value(&[0]));
+            let signal = signals[t as usize];
+            let epsilon = (&x - signal.sqrt()) / (1.0 - signal).sqrt();
+            x = sampler.step(&epsilon, &x, &mut || Tensor::from_slice(&[noise]));
+        }
+        (x.double_value(&[0]), places)
+    }
+
+    #[test]
+    fn all_of_ddim_s_noise_is_ddpm_s_step() {
+        // Ho et al. 2020, equations 6 and 7, from a timestep to the one fifty before.
+        let config = PoseSampling::default().config;
+        let signals = signals();
+        for (step, t) in [951usize, 501, 51].map(|t| ((951 - t) / 50, t)) {
+            let (now, before) = (signals[t], signals[t - 50]);
+            let (alpha, beta) = (now / before, 1.0 - now / before);
+            let (_, still) = walk(&config, 0.0, 0.3);
+            let (_, moved) = walk(&config, 0.01, 0.3);
+            let (x, next) = (still[step], still[step + 1]);
+            let mean = (before.sqrt() * beta + alpha.sqrt() * (1.0 - before) * x) / (1.0 - now);
+            assert!((next - mean).abs() < 1e-4, "{t}: {next}, {mean}");
+            if step == 0 {
+                let deviation = ((1.0 - before) / (1.0 - now) * beta).sqrt();
+                assert!((moved[1] - next - 0.01 * deviation).abs() < 1e-5, "{t}");
+            }
+        }
+    }
+
+    #[test]
+    fn ddpm_ends_at_the_picture_whatever_the_base_s_ddim_ends_at() {
+        let ddpm = PoseSampling::default().config;
+        assert!((walk(&ddpm, 1.0, -0.7).0 - 1.0).abs() < 1e-4);
+        let ddim = SamplerConfig { eta: 0.0, ..ddpm };
+        let end = walk(&ddim, 1.0, -0.7).0;
+        assert!((end - 1.0).abs() > 1e-3, "{end}: the toybox's DDIM ends at its first timestep");
     }
 }

@@ -23,6 +23,7 @@ mod generate;
 mod generator;
 mod guidance;
 pub mod joints;
+mod limits;
 pub mod metrics;
 mod networks;
 mod pairs;

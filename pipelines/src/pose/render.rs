@@ -7,6 +7,9 @@ use crate::output::prepare_folder;
 use crate::picture::{self, Existing};
 use crate::{Error, photos};
 
+/// Said where pixels are those of a picture that is still to be drawn.
+pub(super) const PIXELS_OF_WHAT: &str = "the frame pixels needs the size of the picture that they are pixels of; pass --frame pixels:750x1101 with the size of the photo that the poses were taken from, or --size 352x512 with that of the picture that is drawn";
+
 /// What a user wants drawn.
 #[derive(Debug, Clone)]
 pub struct RenderRequest {
@@ -28,9 +31,7 @@ pub fn render(request: &RenderRequest) -> Result<Vec<PathBuf>, Error> {
     let size = match (size, frame) {
         (Some(size), _) => *size,
         (None, Frame::Pixels) => {
-            return Err(Error::Usage(
-                "the frame pixels needs the size of the picture that they are pixels of; pass --size 352x512, or --frame pixels:750x1101 where the poses were taken from a photo of another size".into(),
-            ));
+            return Err(Error::Usage(PIXELS_OF_WHAT.into()));
         }
         (None, _) => DEFAULT_SIZE,
     };

@@ -11,7 +11,8 @@ use tch::{Device, Kind, Tensor};
 use super::folder::{source_size, squashed};
 use super::generate::{PoseGenerator, PoseSampling};
 use super::guidance::PoseScales;
-use super::render::{is_png, name};
+use super::limits::within;
+use super::render::{PIXELS_OF_WHAT, is_png, name};
 use super::weights::PoseWeights;
 use super::{Frame, check_size, draw, read, read_picture, sequence};
 use crate::generate::Progress;
@@ -89,6 +90,12 @@ impl PosePlan {
                 "steps and batch size are at least 1; 20 steps are usual".into(),
             ));
         }
+        let PoseScales { source_pose, fusion } = request.scales;
+        within(
+            &(f64::MIN..=f64::MAX),
+            "a finite number such as 2",
+            &[("--guidance", source_pose), ("--fusion-guidance", fusion)],
+        )?;
         let weights = match &request.weights {
             Some(file) => PoseWeights::open(file)?,
             None => PoseWeights::built_in()?,
@@ -113,7 +120,7 @@ impl PosePlan {
         let files =
             if is_folder { sequence::poses(&request.pose)? } else { vec![request.pose.clone()] };
         let poses = files.into_iter().map(|file| {
-            let drawn = drawing(&file, request.frame, size)?;
+            let drawn = drawing(&file, request.frame, request.size, learnt)?;
             Ok((file, drawn))
         });
         let poses = poses.collect::<Result<Vec<_>, Error>>()?;
@@ -171,7 +178,13 @@ impl PosePlan {
 }
 
 /// The drawing of a pose, from text or from a picture.
-fn drawing(file: &Path, frame: Option<Frame>, size: (u32, u32)) -> Result<RgbImage, Error> {
+fn drawing(
+    file: &Path,
+    frame: Option<Frame>,
+    asked: Option<(u32, u32)>,
+    learnt: (u32, u32),
+) -> Result<RgbImage, Error> {
+    let size = asked.unwrap_or(learnt);
     if is_png(file) {
         return Ok(squashed(read_picture(file)?, size));
     }
@@ -181,6 +194,9 @@ fn drawing(file: &Path, frame: Option<Frame>, size: (u32, u32)) -> Result<RgbIma
             file.display()
         )));
     };
+    if frame == Frame::Pixels && asked.is_none() {
+        return Err(Error::Usage(PIXELS_OF_WHAT.into()));
+    }
     Ok(draw(&read(file, frame, size)?, size))
 }
 

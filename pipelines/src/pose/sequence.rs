@@ -37,6 +37,7 @@ pub fn poses(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             folder.display()
         )));
     }
+    check_names(&files)?;
     files.sort_by_cached_key(|file| {
         natural(&file.file_name().unwrap_or_default().to_string_lossy())
     });
@@ -58,19 +59,43 @@ fn natural(name: &str) -> Vec<(String, u64, String)> {
     parts
 }
 
-/// Writes `sheet.png` and `sequence.gif` of pictures of one size into a folder that is there; returns the two paths.
+/// The names of the two.
+const SHEET: &str = "sheet";
+const ANIMATION: &str = "sequence";
+
+/// Refuses poses whose pictures would have the sheet's name.
+fn check_names(poses: &[PathBuf]) -> Result<(), Error> {
+    match poses.iter().find(|file| file.file_stem().is_some_and(|stem| stem == SHEET)) {
+        None => Ok(()),
+        Some(file) => Err(Error::Usage(format!(
+            "{} would be drawn into {SHEET}.png, which is the name of the sheet of all; give the pose another name",
+            file.display()
+        ))),
+    }
+}
+
+/// Writes `sheet.png` and `sequence.gif` of pictures of one size into a folder that is there; returns the two paths. Both
+/// get the same number where one of the two is there already.
 pub fn write(
     folder: &Path,
     pictures: &[RgbImage],
     delay: u32,
     existing: Existing,
 ) -> Result<[PathBuf; 2], Error> {
-    let sheet = picture::grid(pictures, COLUMNS);
-    let sheet = picture::write(&folder.join("sheet.png"), &sheet, None, existing)?;
-    let animation = sheet.with_file_name(
-        sheet.file_name().unwrap_or_default().to_string_lossy().replace("sheet", "sequence"),
-    );
-    let animation = animation.with_extension("gif");
+    let names = |suffix: &str| {
+        [format!("{SHEET}{suffix}.png"), format!("{ANIMATION}{suffix}.gif")].map(|n| folder.join(n))
+    };
+    let mut numbered = (1..).map(|number| names(&format!("-{number}")));
+    let is_free = |both: &[PathBuf; 2]| both.iter().all(|path| !path.exists());
+    let plain = names("");
+    let [sheet, animation] = match existing {
+        Existing::Keep if !is_free(&plain) => {
+            numbered.find(is_free).expect("numbers do not end before the names do")
+        }
+        _ => plain,
+    };
+    let grid = picture::grid(pictures, COLUMNS);
+    let sheet = picture::write(&sheet, &grid, None, existing)?;
     write_atomically(&animation, &animate(pictures, delay)?)
         .map_err(Error::io(&animation, "written"))?;
     Ok([sheet, animation])
@@ -127,6 +152,12 @@ mod tests {
             again.map(|path| path.file_name().unwrap().to_owned()),
             ["sheet-1.png", "sequence-1.gif"]
         );
+        fs::remove_file(&sheet).unwrap();
+        let beside = write(folder.path(), &pictures(), 100, Existing::Keep).unwrap();
+        assert_eq!(beside[1].file_name().unwrap(), "sequence-2.gif");
+        assert!(animation.exists());
+        let clash = check_names(&["a.txt".into(), "sheet.txt".into()]).unwrap_err().to_string();
+        assert!(clash.contains("sheet.txt") && check_names(&["a.txt".into()]).is_ok(), "{clash}");
     }
 
     #[test]

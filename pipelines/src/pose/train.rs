@@ -19,7 +19,7 @@ use super::networks::{Fusion, Routes};
 use super::pairs::PosePairs;
 use super::run::{self, PoseRun};
 use super::shape::{FusionShape, GeneratorShape, Tuning};
-use super::weights::{PoseRecord, PoseWeights, TrainedOn};
+use super::weights::{PoseRecord, PoseWeights, TrainedOn, encoder_hash};
 use crate::config::Timesteps;
 use crate::error::guarded;
 use crate::train::{Observer, Outcome, Start};
@@ -189,12 +189,17 @@ impl GeneratorPlan {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
         let Self { base, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
         let first = self.fusion.first_stage_hash()?;
+        let encoder = self.encoder_hash()?;
         let besides = format!(
-            "{shape} {:?} {first} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {}",
+            "{shape} {:?} {first} {encoder:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {}",
             base.record.sketch,
             pairs.identity()
         );
         Ok(self.run.identity("generator", &besides))
+    }
+
+    fn encoder_hash(&self) -> Result<Option<String>, Error> {
+        self.source_encoder.as_deref().map(encoder_hash).transpose()
     }
 
     /// Refuses a folder that cannot be used, and to go on with another run than that of `identity`.
@@ -284,7 +289,11 @@ fn generator(
         }
         start.report()?.require_complete()?;
     }
-    let trained_on = TrainedOn { shape: shape.clone(), base: base.record.clone() };
+    let trained_on = TrainedOn {
+        shape: shape.clone(),
+        base: base.record.clone(),
+        source_encoder: plan.encoder_hash()?,
+    };
     let record = PoseRecord {
         learning_rate: run.learning_rate,
         seed: run.seed,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use embeddings::file::{BaseRecord, FileError, hex};
 use models::ModelError;
 use models::params::ParamSource as _;
-use models::weights::{Checkpoint, write_described};
+use models::weights::{Checkpoint, weight_files, write_described};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -23,6 +23,7 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::MappedFile;
 
 use super::shape::{FusionShape, GeneratorShape};
+use crate::evaluate::Hashed;
 use crate::{Base, Error};
 
 /// The newest version of this layout; a file with a higher one is refused.
@@ -62,6 +63,14 @@ pub struct TrainedOn {
     pub shape: GeneratorShape,
     /// The base.
     pub base: BaseRecord,
+    /// SHA-256 of the source encoder's weights, where it has a folder of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_encoder: Option<String>,
+}
+
+/// SHA-256 of the weights of an encoder's folder.
+pub(super) fn encoder_hash(folder: &Path) -> Result<String, Error> {
+    Ok(Hashed::read("", &weight_files(folder, "model", None)?)?.sha256)
 }
 
 impl PoseRecord {
@@ -176,7 +185,7 @@ impl PoseWeights {
     /// Refuses another base than the one that the second stage was trained on; the base must have passed
     /// [`Base::check_weights`].
     pub fn check_base(&self, base: &Base) -> Result<(), Error> {
-        let TrainedOn { shape, base: trained_on } = self.generator()?;
+        let TrainedOn { shape, base: trained_on, .. } = self.generator()?;
         shape.check_base(&base.folder)?;
         let refuse = |what: String| {
             Err(Error::Incompatible(format!(
