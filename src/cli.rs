@@ -125,8 +125,9 @@ pub enum ConceptCommand {
     Inspect {
         /// The file
         file: PathBuf,
-        /// Folder of a base model, to show the nearest words of its vocabulary
-        #[arg(long, value_name = "DIR")]
+        /// Folder of a base model, to show the nearest words of its vocabulary [default: the built-in toybox, where the
+        /// concept was trained on it]
+        #[arg(long, value_name = "DIR", env = "PERSONALIZE_BASE")]
         base: Option<PathBuf>,
         /// As one JSON object
         #[arg(long)]
@@ -236,7 +237,7 @@ pub struct TrainArgs {
     /// Min-SNR weights with this gamma, e.g. 5; 0 is off
     #[arg(long, alias = "snr-gamma")]
     min_snr_gamma: Option<f64>,
-    /// Less memory, about a third more time
+    /// Less memory, about a third more time; with CoRe only where it compares no attention
     #[arg(long)]
     gradient_checkpointing: bool,
     /// auto, cpu, cuda or cuda:N

@@ -7,10 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cli::{base, changed_base, generate, run, scratch, state, train, write_tensor};
+use cli::{
+    base, changed_base, finish, generate, personalize, run, scratch, spawn, state, step_lines,
+    train, write_tensor,
+};
 use embeddings::file::ConceptFile;
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
@@ -78,6 +81,23 @@ fn every_method_draws_with_any_number_of_steps_and_any_sampler() {
         .enumerate()
         {
             drawn(&format!("{method}-{i}"), &[&plain[..], more].concat());
+        }
+    }
+}
+
+#[test]
+fn a_text_encoder_in_half_precision_leaves_a_finite_concept() {
+    for method in ["xti", "neti"] {
+        let out = scratch(&format!("half-{method}"));
+        let half = ["--method", method, "--gradient-accumulation", "1", "--precision", "bf16"];
+        train(&out, &[&half[..], if method == "neti" { &SMALL } else { &[] }].concat()).paths();
+        for record in step_lines(&out) {
+            assert!(record["gradient_norm"].as_f64() > Some(0.0), "{method}: {record}");
+        }
+        let file = ConceptFile::read(&out.join("cat.safetensors")).expect("a concept");
+        for (name, tensor) in file.tensors() {
+            let sum = tensor.sum(Kind::Double).double_value(&[]);
+            assert!(sum.is_finite(), "{method}: {name}");
         }
     }
 }
@@ -217,9 +237,11 @@ fn a_residual_is_learnt_in_every_slot_and_goes_on_to_the_bit() {
         ("noun+tail:4", "tail", 4),
         ("prompt", "prompt_rows", 77),
     ] {
-        let folder = with(&slots.replace([':', '+'], "-"), &["--slots", slots]);
-        assert_eq!(rows(&folder, key).size(), [count, 64], "{slots}");
-        assert!(rows(&folder, key).abs().sum(tch::Kind::Float).double_value(&[]) > 0.0, "{slots}");
+        let name = slots.replace([':', '+'], "-");
+        let learnt = rows(&with(&name, &["--slots", slots]), key);
+        assert_eq!(learnt.size(), [count, 64], "{slots}");
+        let start = with(&format!("{name}-start"), &["--slots", slots, "--lr", "0"]);
+        assert_ne!(learnt, rows(&start, key), "{slots}");
     }
     let constant = ["--slots", "noun+tail:2", "--lr-schedule", "constant"];
     let stopped = with("cones-stopped", &constant);
@@ -286,6 +308,16 @@ fn inspect_measures_and_names_the_nearest_words() {
         assert_eq!(measured["vocabulary"]["nearest"].as_array().expect("words").len(), 5);
         assert!(measured["vocabulary"]["class_cosine"].as_f64().expect("a number") <= 1.0);
     }
+    // The variable stands in for --base; without either, no vocabulary is known but the built-in base's.
+    let mut command = personalize();
+    command.args(["concept", "inspect", concept("ti")]).env("PERSONALIZE_BASE", base("sd1"));
+    assert!(finish(spawn(command)).out.contains("nearest     cat 0."));
+    assert!(!run(&["concept", "inspect", concept("ti")]).out.contains("nearest"));
+    let out = scratch("built-in");
+    let toybox = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/toybox");
+    train(&out, &["--base", toybox, "--steps", "1"]).paths();
+    let text = run(&["concept", "inspect", path(&out.join("cat.safetensors"))]);
+    assert!(text.out.contains("nearest     cat 0.") || text.out.contains("nearest     cat 1."));
     // A concept that is a word's vector is nearest to that word.
     let text = run(&["concept", "inspect", concept("ti"), "--base", path(base("sd1"))]);
     assert!(text.out.contains("nearest     cat 0."), "{}", text.out);

@@ -98,6 +98,10 @@ fn a_class_of_several_tokens_gets_as_many_vectors_and_other_numbers_are_warned_o
     let unequal = train_core(&scratch("unequal"), &["--class", "old toy cat", "--vectors", "1"]);
     unequal.paths();
     assert!(unequal.err.contains("1 vector(s) are compared with"), "{}", unequal.err);
+    assert!(unequal.err.contains("--vectors 0 takes"), "{}", unequal.err);
+    let neti = ["--method", "neti", "--preset", "core", "--dry-run", "--init", "cat"];
+    let neti = train(&scratch("one"), &[&neti[..], &["--class", "old toy cat"]].concat());
+    assert!(neti.err.contains("so give a class of one token"), "{}", neti.err);
 }
 
 #[test]
@@ -121,6 +125,11 @@ fn long_runs_plain_runs_and_mirrored_faces_are_warned_of() {
     for words in ["700 steps are more than twice the 300", "--set flip=false"] {
         assert!(warned.err.contains(words), "{words} is not in {}", warned.err);
     }
+    let parts = ["--batch-size", "1", "--gradient-accumulation", "6"];
+    let summed = ["--dry-run", "--preset", "official-compat"];
+    let warned = train_core(&out, &[&summed[..], &parts].concat());
+    assert!(warned.err.contains("1/6 of the weight"), "{}", warned.err);
+    assert!(!train_core(&out, &summed).err.contains("batch_sum"));
     let plain = ["--dry-run", "--set", "core.lambda_emb=0", "--set", "core.lambda_attn=0"];
     let plain = train_core(&out, &plain);
     assert!(plain.err.contains("plain Textual Inversion"), "{}", plain.err);
@@ -225,6 +234,12 @@ fn a_dry_run_shows_five_prompts_with_their_ids_and_the_memory_and_writes_nothing
     assert_eq!((count("  tokens 1022 "), count("  class  1022 ")), (5, 4), "{}", shown.out);
     assert!(shown.out.contains("a photo of a <cat>\n  tokens 1022 "), "{}", shown.out);
     assert!(shown.out.contains("<cat>[0] <cat>[1]"), "{}", shown.out);
+    for line in [
+        "<cat>: core, 2 vector(s) of 'cat' from 4 photos",
+        "attention by full_pass, norm window, augmentation safe",
+    ] {
+        assert!(shown.out.contains(line), "{line} is not in {}", shown.out);
+    }
     assert!(
         lines.last().is_some_and(|line| line.starts_with("about ") && line.ends_with("memory"))
     );
@@ -232,6 +247,32 @@ fn a_dry_run_shows_five_prompts_with_their_ids_and_the_memory_and_writes_nothing
     let report: Value = serde_json::from_str(&json.out).expect("one JSON object");
     assert_eq!(report["prompts"].as_array().map(Vec::len), Some(5));
     assert!(report["memory"].as_u64() > Some(1 << 20) && !out.exists());
+}
+
+#[test]
+fn the_memory_that_a_dry_run_tells_follows_what_is_kept_at_once() {
+    let out = scratch("memory");
+    let memory = |more: &[&str]| {
+        let dry = ["--batch-size", "1", "--dry-run", "--json"];
+        let shown = train(&out, &[&dry, more].concat());
+        let report: Value = serde_json::from_str(&shown.out).expect("one JSON object");
+        report["memory"].as_u64().expect("a number")
+    };
+    let checkpointed =
+        |more: &[&str]| memory(&[more, &["--gradient-checkpointing"] as &[_]].concat());
+    let (full, shared) = (["--method", "core"], ["--method", "core", "--preset", "fast"]);
+    let (free, layers) = (["--method", "core", "--set", "core.lambda_attn=0"], ["--method", "xti"]);
+    let both = ["--method", "xti", "--preset", "core"];
+    // A pass that is probed is not checkpointed.
+    for probed in [&full as &[_], &shared, &both] {
+        assert_eq!(checkpointed(probed), memory(probed), "{probed:?}");
+    }
+    for plain in [&free as &[_], &layers] {
+        assert!(checkpointed(plain) < memory(plain), "{plain:?}");
+    }
+    // As many prompts as layers, and twice as many where queries are shared.
+    let (one, many, twice) = (memory(&free), memory(&layers), memory(&both));
+    assert!(one < many && many < twice, "{one} {many} {twice}");
 }
 
 #[test]
@@ -256,6 +297,11 @@ fn refining_lowers_both_losses_without_a_photo_and_leaves_the_file_as_it_was() {
         1.5e-4 * term(0) + 0.3 * term(1)
     };
     assert!(weighted("after") < weighted("before"), "{told}");
+    // The lowest loss on the way is kept, so that further steps never make it worse.
+    let short = &report(&draw("short", &["--refine", "3"]))["refined"][0];
+    let term = |i: usize| short["after"][i][1].as_f64().expect("a number");
+    let least = 1.5e-4 * term(0) + 0.3 * term(1);
+    assert!(weighted("after") <= 1.01 * least, "{told} is worse than {short}");
     let moved = told["moved"].as_f64().expect("a number");
     assert!(moved > 0.0 && moved <= 0.3 + 1e-6, "{moved}");
     let pixels = |run: &Run| {
@@ -318,6 +364,8 @@ fn a_dry_run_shows_what_every_method_would_do() {
         let preview = train(&out, &["--method", method, "--class", class, "--dry-run"]);
         assert_eq!(preview.code, 0, "{method}: {}", preview.err);
         assert!(preview.out.contains(&format!(" {shown} ")), "{method}: {}", preview.out);
+        assert!(preview.out.starts_with(&format!("<cat>: {method}, ")), "{}", preview.out);
+        assert_eq!(preview.out.contains("cones, slots noun of 'toy cat'"), method == "cones");
         assert!(!out.exists());
     }
 }

@@ -81,9 +81,10 @@ fn sizes_that_do_not_halve_evenly_come_back_whole() {
     }
 }
 
+/// Checkpointed or not: a block that is computed again must find the keys and values of its own layers.
 #[test]
 fn every_layer_reads_its_own_keys_and_values() {
-    for Case { fixture, unet, latents, timesteps, context } in cases() {
+    for Case { fixture, mut unet, latents, timesteps, context } in cases() {
         let draw = |what: &str| -> Vec<Tensor> {
             let name = |i| format!("unet/{what}/{i}");
             (0..unet.layer_count()).map(|i| leaf(&name(i), &context.size())).collect()
@@ -94,15 +95,17 @@ fn every_layer_reads_its_own_keys_and_values() {
             value: value.shallow_clone(),
         });
         let layers = Conditioning::context(CrossAttnContext::PerLayer(layers.collect()));
-        let output = unet.forward(&latents, &timesteps, &layers);
-        fixture.agrees("per_layer.output", &output, OUTPUTS);
-
         let rows = Tensor::from_slice(&fixture.setting::<Vec<i64>>("gradient_rows"));
-        for (what, leaves) in [("key", &keys), ("value", &values)] {
-            let leaves: Vec<&Tensor> = leaves.iter().collect();
-            let gradient = Tensor::stack(&gradients(&output, &cotangent(), &leaves), 0); // [16, B, S, D]
-            let name = format!("per_layer.{what}_gradient_rows");
-            fixture.agrees(&name, &gradient.index_select(2, &rows), GRADIENTS);
+        for checkpointing in [false, true] {
+            unet = unet.with_gradient_checkpointing(checkpointing);
+            let output = unet.forward(&latents, &timesteps, &layers);
+            fixture.agrees("per_layer.output", &output, OUTPUTS);
+            for (what, leaves) in [("key", &keys), ("value", &values)] {
+                let leaves: Vec<&Tensor> = leaves.iter().collect();
+                let gradient = Tensor::stack(&gradients(&output, &cotangent(), &leaves), 0); // [16, B, S, D]
+                let name = format!("per_layer.{what}_gradient_rows");
+                fixture.agrees(&name, &gradient.index_select(2, &rows), GRADIENTS);
+            }
         }
     }
 }

@@ -44,7 +44,8 @@ pub struct Vocabulary {
     pub nearest: Vec<(String, f64)>,
 }
 
-/// Measures a concept; with a base also against its vocabulary.
+/// Measures a concept; with a base also against its vocabulary, and without one against the built-in base's, where that
+/// is what it was trained on.
 pub fn inspect(file: &ConceptFile, base: Option<&Path>) -> Result<Inspection, Error> {
     guarded("looking at the concept", || {
         let concept = file.concept();
@@ -52,9 +53,13 @@ pub fn inspect(file: &ConceptFile, base: Option<&Path>) -> Result<Inspection, Er
         let norms = Vec::try_from(lengths(&vectors)).expect("a flat tensor of numbers");
         let varies = concept.varies();
         let effective_rank = varies.layers().map(|_| effective_rank(&vectors));
-        // Rows that enter after CLIP are no words.
-        let base = base.filter(|_| concept.words().is_empty());
-        let vocabulary = base.map(|path| vocabulary(file, &vectors, path)).transpose()?;
+        let base = match base {
+            // Rows that enter after CLIP are no words.
+            _ if !concept.words().is_empty() => None,
+            Some(path) => Some(Base::open(path, None)?),
+            None => built_in(file),
+        };
+        let vocabulary = base.map(|base| vocabulary(file, &vectors, &base)).transpose()?;
         Ok(Inspection {
             layers: varies.layers(),
             with_time: varies.with_time(),
@@ -77,8 +82,16 @@ fn vectors(concept: &dyn Concept) -> Tensor {
     rows.flatten(0, 1).to_kind(Kind::Double)
 }
 
-fn vocabulary(file: &ConceptFile, vectors: &Tensor, path: &Path) -> Result<Vocabulary, Error> {
-    let base = Base::open(path, None)?;
+/// The built-in base, if it is there and the concept was trained with its vocabulary.
+fn built_in(file: &ConceptFile) -> Option<Base> {
+    let record = file.record.base.as_ref()?;
+    let mut base = Base::open(Path::new(""), None).ok()?;
+    base.check_weights().ok()?;
+    base.check_concept(file).ok()?;
+    record.same_vocabulary(&base.record).then_some(base)
+}
+
+fn vocabulary(file: &ConceptFile, vectors: &Tensor, base: &Base) -> Result<Vocabulary, Error> {
     base.check_concept(file)?;
     let tokenizer = base.folder.tokenizer()?;
     let table = base.folder.token_table()?.to_kind(Kind::Double); // [rows, D]

@@ -34,12 +34,12 @@ pub struct Refined {
     pub prompt: String,
     /// Steps taken.
     pub steps: u64,
-    /// How far the vectors moved, as a share of their norm; the farthest of several concepts. 0 where no step was of
-    /// use and the concepts stay as they were.
+    /// How far the vectors moved to those of the lowest loss, which are kept, as a share of their norm; the farthest of
+    /// several concepts. 0 where no step was of use and the concepts stay as they were.
     pub moved: f64,
     /// The terms with the concepts as they were.
     pub before: Vec<(&'static str, f64)>,
-    /// The terms at the end.
+    /// The terms with those that are kept.
     pub after: Vec<(&'static str, f64)>,
 }
 
@@ -140,7 +140,7 @@ impl Refiner<'_> {
         let tuned: Copies = concepts.iter().enumerate().map(copy).collect();
         let parameters: Vec<Tensor> =
             tuned.iter().flatten().map(|concept| concept.vectors().shallow_clone()).collect();
-        let start: Vec<Tensor> = parameters.iter().map(|p| p.detach().copy()).collect();
+        let start = values(&parameters);
 
         let prompts =
             ContextPrompts::new(self.conditioner, with_copies(concepts, &tuned), vec![pair]);
@@ -157,18 +157,21 @@ impl Refiner<'_> {
                     reduction: AttentionReduction::LayerMean,
                 },
             );
+        // A step's loss is that of the vectors it found, not of those it leaves.
+        let mut found = values(&start);
         let mut near = Near { objective, start, largest: core.refine_largest_move };
 
         let mut trainer = self.trainer(parameters, samples, draw);
-        let (mut first, mut lowest) = (None::<StepRecord>, (f64::INFINITY, 0));
+        let (mut before, mut lowest) = (None::<Terms>, None::<Lowest>);
         let mut stopped = false;
-        let mut after_step = |_: &Trainer, record: &StepRecord| {
-            first.get_or_insert_with(|| record.clone());
-            if record.loss < lowest.0 {
-                lowest = (record.loss, record.step);
-            }
+        let mut after_step = |trainer: &Trainer, record: &StepRecord| {
+            let vectors = std::mem::replace(&mut found, values(&trainer.optimizer.parameters));
+            let (step, loss, terms) = (record.step, record.loss, record.terms.clone());
+            before.get_or_insert_with(|| terms.clone());
+            let best = Lowest { step, loss, terms, vectors }.or(lowest.take());
             stopped = flow().is_break();
-            let stalled = record.step >= lowest.1 + PATIENCE;
+            let stalled = record.step >= best.step + PATIENCE;
+            lowest = Some(best);
             let on =
                 if stopped || stalled { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             Ok(on)
@@ -178,28 +181,25 @@ impl Refiner<'_> {
             Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
             Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
         }
-        let Some(first) = first.filter(|_| !stopped) else { return Ok(None) };
+        let Some(before) = before.filter(|_| !stopped) else { return Ok(None) };
 
-        let (loss, after) = near.evaluate(samples, &trainer.draw)?;
-        let moves = near.start.iter().zip(&trainer.optimizer.parameters);
+        let (loss, terms) = near.evaluate(samples, &trainer.draw)?;
+        let Lowest { step, terms: after, vectors, .. } =
+            Lowest { step: trainer.step + 1, loss, terms, vectors: found }.or(lowest);
+        let moves = near.start.iter().zip(&vectors);
         let moved = moves.map(|(from, to)| distance(from, to)).fold(0.0, f64::max);
-        let report = Refined {
-            prompt: prompt.to_owned(),
-            steps: trainer.step,
-            moved,
-            before: first.terms,
-            after,
-        };
-        if loss >= first.loss {
-            let after = report.before.clone();
-            let as_they_were = concepts.iter().map(|_| None).collect();
-            return Ok(Some((as_they_were, Refined { moved: 0.0, after, ..report })));
+        for (parameter, best) in trainer.optimizer.parameters.iter_mut().zip(&vectors) {
+            tch::no_grad(|| parameter.copy_(best));
         }
         let frozen = |concept: &TextualInversion| {
             let vectors = concept.vectors().detach().copy();
             TextualInversion::new(concept.placeholder(), &vectors)
         };
-        Ok(Some((tuned.iter().map(|concept| concept.as_ref().map(frozen)).collect(), report)))
+        // The first step found the concepts as they were.
+        let kept: Copies =
+            tuned.iter().map(|concept| concept.as_ref().filter(|_| step > 1).map(frozen)).collect();
+        let (prompt, steps) = (prompt.to_owned(), trainer.step);
+        Ok(Some((kept, Refined { prompt, steps, moved, before, after })))
     }
 
     fn trainer(&self, parameters: Vec<Tensor>, samples: u64, draw: Generator) -> Trainer {
@@ -267,6 +267,27 @@ impl Batches for LateNoise {
 
 /// Terms of a loss by name.
 type Terms = Vec<(&'static str, f64)>;
+
+/// The vectors of the lowest loss so far.
+struct Lowest {
+    /// The step that found them.
+    step: u64,
+    loss: f64,
+    terms: Terms,
+    vectors: Vec<Tensor>,
+}
+
+impl Lowest {
+    /// These, unless the earlier ones were as good.
+    fn or(self, earlier: Option<Self>) -> Self {
+        earlier.filter(|earlier| earlier.loss <= self.loss).unwrap_or(self)
+    }
+}
+
+/// What tensors are now, apart from any graph.
+fn values(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| tensor.detach().copy()).collect()
+}
 
 /// An objective whose parameters stay within a distance of where they started.
 struct Near<'a> {

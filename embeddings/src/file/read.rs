@@ -82,8 +82,8 @@ pub(super) fn build(record: &ConceptRecord, tensors: &Tensors) -> Result<Box<dyn
 
 fn refuse_other_formats(bytes: &[u8]) -> Result<(), String> {
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        return Err("a pickle, which can run programs and is never opened; convert it to safetensors with the \
-                    tool that wrote it"
+        return Err("a pickle, which can run programs and is never opened; convert files of NeTI's authors with \
+                    scripts/convert_neti.py, others to safetensors with the tool that wrote them"
             .into());
     }
     if bytes.is_empty() || bytes.starts_with(b"version https://git-lfs") {

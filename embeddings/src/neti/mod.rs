@@ -116,7 +116,11 @@ impl Neti {
 
     /// Token vectors `[N, D]` and, with a bypass, its directions `[N, D]`.
     fn outputs(&self, site: &Site<'_>) -> (Tensor, Option<Tensor>) {
-        let output = self.mapper.forward(site, self.truncation);
+        self.halves(self.mapper.forward(site, self.truncation))
+    }
+
+    /// The mapper's `output` `[N, D or 2D]` at its length, as token vectors `[N, D]` and the rest.
+    fn halves(&self, output: Tensor) -> (Tensor, Option<Tensor>) {
         let scaled = |x: Tensor| scaled_to(&x, self.settings.target_norm);
         let output =
             if self.settings.norm_mode == NormMode::Joint { scaled(output) } else { output };
@@ -261,6 +265,25 @@ mod tests {
             let apart = (measured - concept.settings.target_norm).abs().max().double_value(&[]);
             assert!(apart < 1e-6, "{mode:?}: {apart}");
             assert!(concept.settings.target_norm > 0.1);
+        }
+    }
+
+    #[test]
+    fn three_and_four_are_rescaled_as_was_worked_out_by_hand() {
+        let class = Tensor::from_slice(&[0.3f32, 0.4]).unsqueeze(0);
+        for (mode, token, bypass) in [
+            (NormMode::Joint, [0.3, 0.0], [0.0, 0.4]),
+            (NormMode::Token, [0.5, 0.0], [0.0, 4.0]),
+            (NormMode::None, [3.0, 0.0], [0.0, 4.0]),
+        ] {
+            let concept =
+                Neti::initialize("<x>", &settings(mode, true), &class, &Generator::cpu(2));
+            let output = Tensor::from_slice(&[3f32, 0.0, 0.0, 4.0]).unsqueeze(0);
+            let (a, b) = concept.halves(output);
+            for (found, expected) in [(a, token), (b.unwrap(), bypass)] {
+                let apart = (found - Tensor::from_slice(&expected)).abs().max().double_value(&[]);
+                assert!(apart < 1e-6, "{mode:?}: {apart}");
+            }
         }
     }
 

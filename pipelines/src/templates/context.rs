@@ -66,6 +66,8 @@ fn suited_to(class: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn set(name: &str) -> Templates {
@@ -97,6 +99,36 @@ mod tests {
         for (name, _) in SETS {
             let longest = set(name).lines.iter().map(|l| l.replace(' ', "").len()).max();
             assert!(longest <= Some(48), "{name}: {longest:?}");
+        }
+    }
+
+    /// The words that a prompt is about.
+    fn content(prompt: &str) -> HashSet<&str> {
+        let words = prompt.split(|c: char| !c.is_alphabetic());
+        words
+            .filter(|w| w.len() > 2 && !["the", "and", "with", "from", "its"].contains(w))
+            .collect()
+    }
+
+    /// Whether two prompts share more than half of the content of the shorter; one word ("green") makes no likeness.
+    fn alike(a: &str, b: &str) -> bool {
+        let (a, b) = (content(a), content(b));
+        let shared = a.intersection(&b).count();
+        shared > 1 && 2 * shared > a.len().min(b.len())
+    }
+
+    #[test]
+    fn no_prompt_is_like_one_that_concepts_are_judged_with() {
+        assert!(alike("a {} near a steaming cup of tea", "a {} beside a cup of tea"));
+        assert!(alike("a {} in a knight's shining armour", "a {} in the armour of a knight"));
+        for (protocol, class) in [("core", "teapot"), ("core", "cat"), ("custom101", "")] {
+            let judging = Templates::evaluation(protocol, class).unwrap().0.lines;
+            for (name, _) in SETS {
+                for line in set(name).lines {
+                    let like = judging.iter().find(|judging| alike(&line, judging));
+                    assert_eq!(like, None, "{name}: {line}");
+                }
+            }
         }
     }
 

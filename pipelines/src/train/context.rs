@@ -5,7 +5,7 @@ use models::tokenizer::Tokenizer;
 
 use crate::Error;
 use crate::config::{AttentionMode, CoreConfig, TrainConfig};
-use crate::objective::ContextPrompts;
+use crate::objective::{AttentionReduction, ContextPrompts};
 use crate::templates::Templates;
 
 /// Checked prompts of the regularisers.
@@ -78,8 +78,20 @@ impl ContextPlan {
         let (class, vectors) = (&self.class, config.vectors);
         let words = tokenizer.encode(class).len();
         if words != vectors as usize {
+            let advice = match config.method.as_str() {
+                "neti" => "NeTI learns one vector, so give a class of one token",
+                _ => "--vectors 0 takes as many as the class has",
+            };
             warnings.push(format!(
-                "{vectors} vector(s) are compared with the {words} tokens of '{class}': the words behind stand at other places in the two prompts, which the vectors cannot make up for; --vectors 0 takes as many as the class has"
+                "{vectors} vector(s) are compared with the {words} tokens of '{class}': the words behind stand at other places in the two prompts, which the vectors cannot make up for; {advice}"
+            ));
+        }
+        let parts = config.gradient_accumulation;
+        let sums = self.config.attn_reduce == AttentionReduction::BatchSum;
+        if sums && self.config.lambda_attn > 0.0 && parts > 1 {
+            warnings.push(format!(
+                "core.attn_reduce=batch_sum sums over a micro-batch of {}, and of those the mean counts: accumulated over {parts}, the attention has 1/{parts} of the weight that it has in one batch; {parts} times core.lambda_attn makes up for it",
+                config.batch_size
             ));
         }
         if self.config.lambda_emb == 0.0 && self.config.lambda_attn == 0.0 {

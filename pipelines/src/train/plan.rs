@@ -8,6 +8,7 @@ use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
 use torch_ext::Generator;
@@ -181,11 +182,15 @@ impl TrainPlan {
         let config = &self.config;
         let scheduler = &self.base.record.prediction_type;
         let photo = &self.photos.photos[0].pixels;
+        let learnt = match &config.slots {
+            Some(slots) => format!("slots {slots}"),
+            None => format!("{} vector(s)", config.vectors),
+        };
         let mut lines = vec![
             format!(
-                "{}: {} vector(s) of {} from {} photos at {}x{}",
+                "{}: {}, {learnt} of {} from {} photos at {}x{}",
                 config.concept,
-                config.vectors,
+                config.method,
                 self.initializer
                     .as_deref()
                     .map_or("random numbers".to_owned(), |i| format!("'{i}'")),
@@ -214,6 +219,12 @@ impl TrainPlan {
                 prompts.len(),
                 config.lambda_emb,
                 config.lambda_attn
+            ));
+            lines.push(format!(
+                "attention by {}, norm {}, augmentation {}",
+                key(&config.attn_mode),
+                key(&config.norm),
+                key(&config.augmentation)
             ));
         }
         lines
@@ -297,6 +308,11 @@ impl TrainPlan {
     pub(crate) fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {
         Ok(NoiseSchedule::new(&self.base.folder.scheduler)?)
     }
+}
+
+/// A choice as the configuration writes it.
+fn key(choice: &impl Serialize) -> String {
+    serde_json::json!(choice).as_str().unwrap_or_default().to_owned()
 }
 
 /// The CLIP that judges samples: the one that is given, or the base's own where it has one. Refuses to keep the best by
