@@ -198,6 +198,9 @@ pub struct TrainArgs {
     /// Start from random vectors
     #[arg(long)]
     init_random: bool,
+    /// Begin with the values of a concept file of the same method
+    #[arg(long, value_name = "FILE")]
+    warm_start: Option<PathBuf>,
     /// Rows that ConES learns: noun, noun+tail:4, noun-replace or prompt
     #[arg(long)]
     slots: Option<String>,
@@ -311,6 +314,7 @@ impl TrainArgs {
             ("vectors", small(self.vectors)),
             ("initializer", text(self.init.as_ref())),
             ("initializer_random", switch(self.init_random)),
+            ("warm_start", path(self.warm_start.as_ref())),
             ("slots", text(self.slots.as_ref())),
             ("templates", text(self.templates.as_ref())),
             ("resolution", small(self.resolution)),

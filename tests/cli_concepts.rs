@@ -67,6 +67,30 @@ fn a_mapper_goes_on_from_its_state_to_the_same_weights_to_the_bit() {
 }
 
 #[test]
+fn a_run_begins_with_the_values_of_a_file() {
+    let tensors = |file: &Path| -> Vec<(String, Tensor)> {
+        let file = ConceptFile::read(file).expect("a concept");
+        file.tensors().map(|(name, tensor)| (name.to_owned(), tensor.copy())).collect()
+    };
+    let out = scratch("warm");
+    let from = |method: &str, file: &str, more: &[&str]| {
+        let small: &[&str] = if method == "neti" { &SMALL } else { &[] };
+        // Another seed: another mapper's frequencies, were they not the file's. At a rate of 0 nothing moves.
+        let own = ["--method", method, "--warm-start", file, "--lr", "0", "--steps", "1"];
+        train(&out, &[&own[..], small, &["--seed", "9", "--force"], more].concat())
+    };
+    for method in METHODS {
+        let found = from(method, concept(method), &[]).paths().remove(0);
+        assert_eq!(tensors(&found), tensors(Path::new(concept(method))), "{method}");
+    }
+    from("neti", concept("ti"), &[]).refused(4, &["cannot be gone on with", "method ti"]);
+    from("neti", concept("neti"), &["--set", "hidden_units=8"]).refused(4, &["is to be trained"]);
+    from("neti", concept("neti"), &["--set", "bypass_strength=0.1"])
+        .refused(4, &["its bypass_strength is another"]);
+    from("ti", "nowhere.safetensors", &[]).refused(3, &["nowhere.safetensors"]);
+}
+
+#[test]
 fn every_method_draws_with_any_number_of_steps_and_any_sampler() {
     for method in METHODS {
         let plain = ["--prompt", "a photo of <cat>", "--concept", concept(method)];

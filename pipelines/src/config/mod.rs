@@ -30,6 +30,7 @@ pub struct TrainConfig {
     pub vectors: u32,
     pub initializer: String,
     pub initializer_random: bool,
+    pub warm_start: PathBuf,
     pub templates: String,
     pub norm_mode: Option<NormMode>,
     pub output_bypass: Option<bool>,

@@ -14,6 +14,7 @@ mod preview;
 mod run;
 mod sample;
 mod validation;
+mod warm_start;
 mod watch;
 
 pub(crate) use files::write_config;

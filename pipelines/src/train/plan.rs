@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use embeddings::file::hex;
+use embeddings::file::{ConceptFile, hex};
 use embeddings::{Concept, Overflow, PromptTokens, check_placeholder, placeholders_in};
 use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerKind};
@@ -15,6 +15,7 @@ use torch_ext::Generator;
 
 use super::context::ContextPlan;
 use super::method::Method;
+use super::warm_start;
 use crate::config::{KeepBest, TrainConfig};
 use crate::evaluate::clip_folder;
 use crate::output::prepare_folder;
@@ -79,6 +80,8 @@ pub struct TrainPlan {
     pub(crate) clip: Option<PathBuf>,
     /// The phrase that the vectors start from; nothing for random ones.
     pub(crate) initializer: Option<String>,
+    /// The concept that the run begins with, where it goes on with another's.
+    pub(crate) warm_start: Option<ConceptFile>,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
     pub(crate) start: Start,
@@ -100,6 +103,8 @@ impl TrainPlan {
         let tokenizer = base.folder.tokenizer()?;
         config.vectors = vectors(&config, initializer.as_deref(), &tokenizer)?;
         let method = Method::new(&config, &base)?;
+        let begins = !config.warm_start.as_os_str().is_empty() && start != Start::Resume;
+        let warm_start = begins.then(|| warm_start::read(&config.warm_start, &base)).transpose()?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
             pixels => pixels,
@@ -158,6 +163,7 @@ impl TrainPlan {
             sample_prompts,
             clip,
             initializer,
+            warm_start,
             device,
             start,
             warnings,
@@ -391,6 +397,7 @@ fn identity(
         steps: 0,
         output: PathBuf::new(),
         photos: PathBuf::new(),
+        warm_start: PathBuf::new(),
         base: PathBuf::new(),
         save_every: 0,
         sample_prompts: Vec::new(),

@@ -18,7 +18,7 @@ use super::plan::{Start, TrainPlan};
 use super::sample::Samples;
 use super::validation::Validation;
 use super::watch::Watch;
-use super::{Event, Observer};
+use super::{Event, Observer, warm_start};
 use crate::Error;
 use crate::config::Timesteps;
 use crate::error::guarded;
@@ -55,6 +55,9 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let draw = Generator::cpu(config.seed);
     let concept = plan.method.start(plan, &conditioner, &draw);
     let concept = &*concept;
+    if let Some(file) = &plan.warm_start {
+        warm_start::copy_into(concept, &config.warm_start, file)?;
+    }
     let tokenize = |prompt: &str| conditioner.tokenize(prompt, &[concept], Overflow::Refuse);
     let prompts = plan.prompts.iter().map(|p| tokenize(p)).collect::<Result<Vec<_>, _>>()?;
     if !concept.words().is_empty() {
