@@ -56,7 +56,7 @@ pub fn inspect(file: &ConceptFile, base: Option<&Path>) -> Result<Inspection, Er
         let base = match base {
             // Rows that enter after CLIP are no words.
             _ if !concept.words().is_empty() => None,
-            Some(path) => Some(Base::open(path, None)?),
+            Some(path) => Some(given(file, path)?),
             None => built_in(file),
         };
         let vocabulary = base.map(|base| vocabulary(file, &vectors, &base)).transpose()?;
@@ -82,17 +82,22 @@ fn vectors(concept: &dyn Concept) -> Tensor {
     rows.flatten(0, 1).to_kind(Kind::Double)
 }
 
+/// The base in a folder, if the concept is for it.
+fn given(file: &ConceptFile, path: &Path) -> Result<Base, Error> {
+    let base = Base::open(path, None)?;
+    base.check_concept(file)?;
+    Ok(base)
+}
+
 /// The built-in base, if it is there and the concept was trained with its vocabulary.
 fn built_in(file: &ConceptFile) -> Option<Base> {
     let record = file.record.base.as_ref()?;
-    let mut base = Base::open(Path::new(""), None).ok()?;
+    let mut base = given(file, Path::new("")).ok()?;
     base.check_weights().ok()?;
-    base.check_concept(file).ok()?;
     record.same_vocabulary(&base.record).then_some(base)
 }
 
 fn vocabulary(file: &ConceptFile, vectors: &Tensor, base: &Base) -> Result<Vocabulary, Error> {
-    base.check_concept(file)?;
     let tokenizer = base.folder.tokenizer()?;
     let table = base.folder.token_table()?.to_kind(Kind::Double); // [rows, D]
     let mean = vectors.mean_dim(0, false, Kind::Double); // [D]

@@ -121,6 +121,14 @@ pub enum Timesteps {
     Stratified,
 }
 
+/// A choice by the word that it is written with, on a command line as in a file.
+pub(crate) fn word(choice: &impl Serialize) -> Option<String> {
+    match serde_json::to_value(choice) {
+        Ok(serde_json::Value::String(word)) => Some(word),
+        _ => None,
+    }
+}
+
 impl TrainConfig {
     /// The configuration as TOML, every key of its method present.
     pub fn to_toml(&self) -> String {

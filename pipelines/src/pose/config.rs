@@ -10,7 +10,7 @@ use super::contrast::Contrast;
 use super::data::PoseData;
 use super::folder::FolderPairs;
 use super::generator::Dropping;
-use super::limits::{not_negative, shares, sizes};
+use super::limits::{not_negative, positive, shares, sizes};
 use super::run::PoseRun;
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
@@ -94,10 +94,6 @@ impl RunConfig {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
-        not_negative(&[
-            ("weight_decay", self.weight_decay),
-            ("max_grad_norm", self.max_grad_norm),
-        ])?;
         Ok(PoseRun {
             output: self.output.clone(),
             config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
@@ -194,10 +190,8 @@ impl FusionConfig {
             }
         };
         shares(&[("dropout", self.dropout)])?;
-        not_negative(&[("l1_weight", self.l1_weight), ("temperature", self.temperature)])?;
-        if self.temperature == 0.0 {
-            return Err(Error::Usage("temperature is 0; give one above 0, such as 0.07".into()));
-        }
+        not_negative(&[("l1_weight", self.l1_weight)])?;
+        positive("temperature", self.temperature, "0.07")?;
         let mut shape = FusionShape::new(config);
         shape.separate_pose_encoder = self.separate_pose_encoder;
         shape.combiner.dropout = self.dropout;

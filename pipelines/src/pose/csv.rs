@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use super::data::Named;
@@ -50,8 +51,8 @@ pub(super) fn photos(root: &Path) -> Result<Photos, Error> {
     let mut found = Photos::new();
     for path in pictures_below(root)? {
         let inside = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
-        for name in [Some(&*inside), inside.split_once('/').map(|(_, rest)| rest)] {
-            let Some(name) = name else { continue };
+        let without_first = inside.split_once('/').map(|(_, rest)| rest);
+        for name in iter::once(&*inside).chain(without_first) {
             found.entry(key(name)).or_default().push(path.clone());
         }
     }

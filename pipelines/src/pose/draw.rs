@@ -131,19 +131,19 @@ pub fn read_picture(file: &Path) -> Result<RgbImage, Error> {
         );
     }
     let dark = picture.pixels().filter(|pixel| pixel.0.iter().all(|level| *level <= BLACK)).count();
-    if 2 * dark < (picture.width() * picture.height()) as usize {
+    let count = (picture.width() * picture.height()) as usize;
+    if 2 * dark < count {
         return refuse(
             "is no pose picture: that is coloured limbs on black, and less than half of it is black; make one with `personalize pose render`",
         );
     }
     // A colour of the wheel lacks red, green or blue, and so does, nearly, what shines through a limb.
-    let lit = picture.pixels().filter(|pixel| pixel.0.iter().any(|level| *level > BLACK));
-    let levels = lit.map(|pixel| (pixel.0.into_iter().min(), pixel.0.into_iter().max()));
-    let full: Vec<bool> = levels
-        .map(|(least, most)| least.map(|l| 2 * u16::from(l)) <= most.map(u16::from))
-        .collect();
-    let count = full.iter().filter(|full| **full).count();
-    if 5 * count < 4 * full.len() {
+    let is_full = |[r, g, b]: [u8; 3]| {
+        let (least, most) = (r.min(g).min(b), r.max(g).max(b));
+        most > BLACK && u16::from(least) * 2 <= u16::from(most)
+    };
+    let full = picture.pixels().filter(|pixel| is_full(pixel.0)).count();
+    if 5 * full < 4 * (count - dark) {
         return refuse(
             "is no pose picture: its limbs are of full colours, and what is not black here is rather grey; make one with `personalize pose render`",
         );

@@ -1,7 +1,7 @@
 //! What the numbers of a configuration may be, said by their keys.
 
 use std::fmt::Display;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 
 use crate::Error;
 
@@ -25,6 +25,12 @@ pub(super) fn shares(numbers: &[(&str, f64)]) -> Result<(), Error> {
 /// Numbers without a sign.
 pub(super) fn not_negative(numbers: &[(&str, f64)]) -> Result<(), Error> {
     within(&(0.0..f64::INFINITY), "a finite number from 0 up", numbers)
+}
+
+/// A number above zero; `usual` is one that does.
+pub(super) fn positive(key: &str, number: f64, usual: &str) -> Result<(), Error> {
+    let range = (Bound::Excluded(0.0), Bound::Excluded(f64::INFINITY));
+    within(&range, &format!("one above 0, such as {usual}"), &[(key, number)])
 }
 
 /// Sizes of networks.

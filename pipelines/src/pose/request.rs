@@ -120,7 +120,7 @@ impl PosePlan {
         let files =
             if is_folder { sequence::poses(&request.pose)? } else { vec![request.pose.clone()] };
         let poses = files.into_iter().map(|file| {
-            let drawn = drawing(&file, request.frame, request.size, learnt)?;
+            let drawn = drawing(&file, &request, size)?;
             Ok((file, drawn))
         });
         let poses = poses.collect::<Result<Vec<_>, Error>>()?;
@@ -178,23 +178,17 @@ impl PosePlan {
 }
 
 /// The drawing of a pose, from text or from a picture.
-fn drawing(
-    file: &Path,
-    frame: Option<Frame>,
-    asked: Option<(u32, u32)>,
-    learnt: (u32, u32),
-) -> Result<RgbImage, Error> {
-    let size = asked.unwrap_or(learnt);
+fn drawing(file: &Path, request: &PoseRequest, size: (u32, u32)) -> Result<RgbImage, Error> {
     if is_png(file) {
         return Ok(squashed(read_picture(file)?, size));
     }
-    let Some(frame) = frame else {
+    let Some(frame) = request.frame else {
         return Err(Error::Usage(format!(
             "{} holds coordinates, and what they count in is never guessed; pass --frame 256-margin-40, 256x176, pixels or pixels:WxH",
             file.display()
         )));
     };
-    if frame == Frame::Pixels && asked.is_none() {
+    if frame == Frame::Pixels && request.size.is_none() {
         return Err(Error::Usage(PIXELS_OF_WHAT.into()));
     }
     Ok(draw(&read(file, frame, size)?, size))

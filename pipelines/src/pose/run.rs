@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
+use super::limits::{not_negative, positive, within};
 use crate::config::LrShape;
 use crate::train::{Event, Observer, Outcome, Start, StepLog, write_config};
 use crate::trainer::{
@@ -62,19 +63,16 @@ impl PoseRun {
                 return Err(Error::Usage(format!("{what} is 0, but at least 1 is needed")));
             }
         }
-        if !(0.0..1.0).contains(&self.average_decay) {
-            return Err(Error::Usage(format!(
-                "average_decay is {}; give a share below 1, such as 0.999, or 0 for no average",
-                self.average_decay
-            )));
-        }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            let text = format!(
-                "the learning rate is {}; give one above 0, such as 1e-5",
-                self.learning_rate
-            );
-            return Err(Error::Usage(text));
-        }
+        within(
+            &(0.0..1.0),
+            "a share below 1, such as 0.999, or 0 for no average",
+            &[("average_decay", self.average_decay)],
+        )?;
+        positive("the learning rate", self.learning_rate, "1e-5")?;
+        not_negative(&[
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+        ])?;
         self.start.check_folder(&self.output, &self.output.join(file), self.steps, identity)
     }
 

@@ -185,21 +185,17 @@ impl GeneratorPlan {
         })
     }
 
-    fn identity(&self, pairs: &dyn PosePairs) -> Result<String, Error> {
+    /// `encoder` is the hash of the source encoder, where it has a folder of its own.
+    fn identity(&self, encoder: Option<&str>, pairs: &dyn PosePairs) -> Result<String, Error> {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
         let Self { base, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
         let first = self.fusion.first_stage_hash()?;
-        let encoder = self.encoder_hash()?;
         let besides = format!(
             "{shape} {:?} {first} {encoder:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {}",
             base.record.sketch,
             pairs.identity()
         );
         Ok(self.run.identity("generator", &besides))
-    }
-
-    fn encoder_hash(&self) -> Result<Option<String>, Error> {
-        self.source_encoder.as_deref().map(encoder_hash).transpose()
     }
 
     /// Refuses a folder that cannot be used, and to go on with another run than that of `identity`.
@@ -238,7 +234,8 @@ fn generator(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     let GeneratorPlan { run, base, shape, .. } = plan;
-    let identity = plan.identity(pairs)?;
+    let encoder = plan.source_encoder.as_deref().map(encoder_hash).transpose()?;
+    let identity = plan.identity(encoder.as_deref(), pairs)?;
     plan.check(&identity)?;
     let (device, kind) = run.place()?;
     let tensors = plan.fusion.tensors(Kind::Float, device)?;
@@ -289,11 +286,8 @@ fn generator(
         }
         start.report()?.require_complete()?;
     }
-    let trained_on = TrainedOn {
-        shape: shape.clone(),
-        base: base.record.clone(),
-        source_encoder: plan.encoder_hash()?,
-    };
+    let trained_on =
+        TrainedOn { shape: shape.clone(), base: base.record.clone(), source_encoder: encoder };
     let record = PoseRecord {
         learning_rate: run.learning_rate,
         seed: run.seed,

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
-use serde::Serialize;
-use serde_json::Value;
 
 use super::page;
+use crate::config::word;
 use crate::evaluate::EvaluateRequest;
 
 /// A command, a flag with its value on each line.
@@ -113,14 +112,6 @@ pub(super) fn evaluate(request: &EvaluateRequest, folder: &Path) -> String {
     command.optional("--device", word(&drawing.device).as_ref());
     command.path("--output", &another(folder));
     command.text()
-}
-
-/// A choice by the word that it is written with, on a command line as in a file.
-fn word(choice: &impl Serialize) -> Option<String> {
-    match serde_json::to_value(choice) {
-        Ok(Value::String(word)) => Some(word),
-        _ => None,
-    }
 }
 
 /// A command with what has to be known to run it.

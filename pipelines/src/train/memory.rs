@@ -71,12 +71,7 @@ impl TrainPlan {
     /// How many prompts the text encoder keeps for the photos of a batch, and for the prompt that their attention is
     /// compared at: what varies with the layer is encoded for each, and there for each sample's timestep.
     fn prompts_kept(&self, batch: i64) -> (i64, i64) {
-        let layers = match &self.method {
-            Method::Xti { layers } => *layers,
-            Method::Neti(settings) => settings.mapper.layers,
-            Method::TextualInversion | Method::Cones(_) => return (batch, 1),
-        };
-        (batch * layers, batch * layers)
+        self.method.layers().map_or((batch, 1), |layers| (batch * layers, batch * layers))
     }
 }
 

@@ -38,6 +38,15 @@ impl Method {
         }
     }
 
+    /// The cross-attention layers that a prompt is encoded for, where it is encoded for each.
+    pub fn layers(&self) -> Option<i64> {
+        match self {
+            Self::Xti { layers } => Some(*layers),
+            Self::Neti(settings) => Some(settings.mapper.layers),
+            Self::TextualInversion | Self::Cones(_) => None,
+        }
+    }
+
     /// Some methods start from a single token.
     pub fn check_initializer(&self, phrase: &str, tokenizer: &Tokenizer) -> Result<(), Error> {
         let tokens = tokenizer.encode(phrase).len();

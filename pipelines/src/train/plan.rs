@@ -8,7 +8,6 @@ use image::RgbImage;
 use models::samplers::{self, SamplerConfig, SamplerKind};
 use models::schedule::NoiseSchedule;
 use models::tokenizer::Tokenizer;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind};
 use torch_ext::Generator;
@@ -16,7 +15,7 @@ use torch_ext::Generator;
 use super::context::ContextPlan;
 use super::method::Method;
 use super::warm_start;
-use crate::config::{KeepBest, TrainConfig};
+use crate::config::{KeepBest, TrainConfig, word};
 use crate::evaluate::clip_folder;
 use crate::output::prepare_folder;
 use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
@@ -228,9 +227,9 @@ impl TrainPlan {
             ));
             lines.push(format!(
                 "attention by {}, norm {}, augmentation {}",
-                key(&config.attn_mode),
-                key(&config.norm),
-                key(&config.augmentation)
+                word(&config.attn_mode).unwrap_or_default(),
+                word(&config.norm).unwrap_or_default(),
+                word(&config.augmentation).unwrap_or_default()
             ));
         }
         lines
@@ -253,8 +252,11 @@ impl TrainPlan {
     /// where a step encodes its prompts for each layer: there it is a good part of the work. CoRe compares encodings that
     /// hardly differ at first, so with it f32 again.
     pub(crate) fn text_kind(&self) -> Kind {
-        let by_layer = matches!(self.method, Method::Xti { .. } | Method::Neti(_));
-        if by_layer && self.context.is_none() { self.kind } else { Kind::Float }
+        if self.method.layers().is_some() && self.context.is_none() {
+            self.kind
+        } else {
+            Kind::Float
+        }
     }
 
     /// The concept's file, in the folder of the run.
@@ -314,11 +316,6 @@ impl TrainPlan {
     pub(crate) fn noise_schedule(&self) -> Result<NoiseSchedule, Error> {
         Ok(NoiseSchedule::new(&self.base.folder.scheduler)?)
     }
-}
-
-/// A choice as the configuration writes it.
-fn key(choice: &impl Serialize) -> String {
-    serde_json::json!(choice).as_str().unwrap_or_default().to_owned()
 }
 
 /// The CLIP that judges samples: the one that is given, or the base's own where it has one. Refuses to keep the best by

@@ -1,10 +1,12 @@
 //! A run that begins with a concept that was learnt before.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use embeddings::Concept;
 use embeddings::file::ConceptFile;
 use serde_json::Value;
+use tch::Tensor;
 
 use crate::{Base, Error};
 
@@ -27,35 +29,27 @@ pub(super) fn copy_into(
             path.display()
         )))
     };
-    let own = concept.tensors();
-    let theirs: Vec<_> = file.tensors().collect();
-    for (name, tensor) in &own {
-        match theirs.iter().find(|(known, _)| known == name) {
-            Some((_, found)) if found.size() == tensor.size() => {}
-            Some((_, found)) => {
-                return refuse(format!(
-                    "its {name} is {:?}, {:?} is to be trained",
-                    found.size(),
-                    tensor.size()
-                ));
-            }
-            None => {
-                return refuse(format!(
-                    "it is of the method {} and has no {name}",
-                    file.record.method
-                ));
-            }
+    let method = &file.record.method;
+    let theirs: BTreeMap<&str, &Tensor> = file.tensors().collect();
+    let mut pairs = Vec::new();
+    for (name, own) in concept.tensors() {
+        let Some(found) = theirs.get(&*name) else {
+            return refuse(format!("it is of the method {method} and has no {name}"));
+        };
+        if found.size() != own.size() {
+            let (found, own) = (found.size(), own.size());
+            return refuse(format!("its {name} is {found:?}, {own:?} is to be trained"));
         }
+        pairs.push((own, *found));
     }
-    if theirs.len() != own.len() {
-        return refuse(format!("it is of the method {} and holds more", file.record.method));
+    if theirs.len() != pairs.len() {
+        return refuse(format!("it is of the method {method} and holds more"));
     }
     if let Some(key) = differing(&concept.settings(), &file.concept().settings()) {
         return refuse(format!("its {key} is another"));
     }
-    for (name, tensor) in own {
-        let found = theirs.iter().find(|(known, _)| *known == name).map(|(_, found)| *found);
-        tch::no_grad(|| tensor.shallow_clone().copy_(found.expect("it was found above")));
+    for (mut own, found) in pairs {
+        tch::no_grad(|| own.copy_(found));
     }
     Ok(())
 }
