@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "shared by the tests of the command line")]
 mod cli;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -29,7 +30,9 @@ const SMALL: [&str; 14] = [
     "--quiet",
     "--force",
 ];
-const ENCODER: [&str; 10] = [
+const ENCODER: [&str; 12] = [
+    "--set",
+    "encoder=",
     "--set",
     "new_encoder.blocks=1",
     "--set",
@@ -41,6 +44,7 @@ const ENCODER: [&str; 10] = [
     "--set",
     "warmup_steps=0",
 ];
+const BUILT_IN: [&str; 4] = ["--set", "encoder=built-in", "--set", "new_encoder.blocks=0"];
 const UNET: [&str; 14] = [
     "--set",
     "new_unet.channels=[8, 16]",
@@ -87,6 +91,10 @@ fn trained() -> &'static [PathBuf; 3] {
     })
 }
 
+fn tensors(file: &Path) -> HashMap<String, tch::Tensor> {
+    tch::Tensor::read_safetensors(file).expect("a file of weights").into_iter().collect()
+}
+
 fn her() -> PathBuf {
     let file = scratch("her.png");
     photo(&file, 9);
@@ -116,6 +124,23 @@ fn both_stages_write_their_file_and_a_log_with_retrieval() {
 }
 
 #[test]
+fn the_first_stage_goes_on_from_the_first_blocks_of_an_encoder() {
+    let [people, ..] = trained();
+    let output = scratch("built-in");
+    let how = ["--set", "encoder_blocks=1", "--steps", "1", "--lr", "1e-12"];
+    let ended = train_fusion(people, &output, &[&BUILT_IN[..], &how[..]].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let found = tensors(&output.join("fusion.safetensors"));
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/toybox/clip");
+    let whole = tensors(&clip.join("model.safetensors"));
+    let layer = |block: u32| format!("vision_model.encoder.layers.{block}.mlp.fc1.weight");
+    let first = &found[&format!("image_encoder.{}", layer(0))];
+    let apart = (first - whole[&layer(0)].to_kind(first.kind())).abs().max();
+    assert!(apart.double_value(&[]) < 1e-9, "{apart}");
+    assert!(!found.contains_key(&format!("image_encoder.{}", layer(1))));
+}
+
+#[test]
 fn a_warm_start_stands_in_for_the_first_stage() {
     let [people, fusion, second] = trained();
     let output = scratch("warm");
@@ -124,7 +149,15 @@ fn a_warm_start_stands_in_for_the_first_stage() {
         run(&[&own[..], &["--output", path(&output)], &SMALL, &UNET, more].concat())
     };
     assert_eq!(start(second, &[]).paths(), [output.join("pose.safetensors")]);
-    start(second, &["--fusion", path(fusion)]).refused(2, &["both given", "leave --fusion out"]);
+    // With one of its own the second stage goes on beside another first one.
+    let other = scratch("other-fusion");
+    assert_eq!(train_fusion(people, &other, &["--seed", "8"]).code, 0);
+    let other = other.join("fusion.safetensors");
+    assert_eq!(start(second, &["--fusion", path(&other)]).code, 0);
+    let (mixed, first) = (tensors(&output.join("pose.safetensors")), tensors(&other));
+    for (name, tensor) in first {
+        assert_eq!(tensor.to_kind(mixed[&name].kind()), mixed[&name], "{name}");
+    }
     start(fusion, &[]).refused(3, &["first stage"]);
     start(
         second,
@@ -276,6 +309,11 @@ fn runs_that_cannot_be_are_refused_before_they_begin() {
     train_fusion(people, &output, &["--set", "dropout=2"]).refused(2, &["dropout is 2"]);
     train_fusion(people, &output, &["--set", "new_encoder.embedding=0"])
         .refused(2, &["new_encoder.embedding is 0"]);
+    train_fusion(people, &output, &["--set", "encoder=built-in"])
+        .refused(2, &["both given", "--set encoder="]);
+    let blocks = ["--set", "encoder_blocks=9"];
+    train_fusion(people, &output, &[&BUILT_IN[..], &blocks[..]].concat())
+        .refused(2, &["4 blocks", "first 9"]);
     for (setting, words) in [
         ("offset_noise=nan", "offset_noise is NaN"),
         ("new_unet.context=0", "new_unet.context is 0"),

@@ -253,14 +253,14 @@ fn a_warm_start_begins_with_the_weights_that_it_is_given() {
     let first = trained(&plan("first", &fusion, 2)).0;
     let mut on = plan("on", &first, 2);
     on.run.learning_rate = 1e-12; // weights stay where they are
-    on.warm_start = true;
+    on.warm_start = Some(PoseWeights::open(&first).unwrap());
     let (before, after) = (tensors(&first), tensors(&trained(&on).0));
     assert_eq!(before.len(), after.len());
     for (name, tensor) in before {
         assert!((tensor - &after[&name]).abs().max().double_value(&[]) < 1e-10, "{name}");
     }
     let mut other = plan("other", &first, 3);
-    other.warm_start = true;
+    other.warm_start = Some(PoseWeights::open(&first).unwrap());
     let error = train_generator(&other, &mut rows(), &mut Watcher::default()).err().unwrap();
     assert!(error.to_string().contains("another shape"), "{error}");
 }

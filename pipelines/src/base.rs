@@ -147,6 +147,11 @@ fn built_in() -> Result<PathBuf, Error> {
     })
 }
 
+/// The folder of the CLIP that comes with it.
+pub(crate) fn built_in_clip() -> Result<PathBuf, Error> {
+    built_in().map(|folder| folder.join("clip"))
+}
+
 fn native_resolution(folder: &ModelFolder) -> i64 {
     folder.unet.sample_size.unwrap_or(64) * folder.vae.downscale()
 }

@@ -106,7 +106,7 @@ impl PoseRunArgs {
 /// `personalize pose train-fusion`.
 #[derive(Args)]
 pub struct TrainFusionArgs {
-    /// Folder of the encoder of photos and poses that is trained on: CLIP or `DINOv2`
+    /// Folder of the encoder of photos and poses that is trained on: CLIP, `DINOv2`, or `built-in` for the built-in base's
     #[arg(long, value_name = "DIR")]
     encoder: Option<PathBuf>,
     /// What both stages are given.
@@ -127,7 +127,7 @@ pub struct TrainGeneratorArgs {
     /// File of the first stage, which `pose train-fusion` wrote
     #[arg(long, value_name = "FILE")]
     fusion: Option<PathBuf>,
-    /// File of a second stage of the same shapes to begin with; it stands in for --fusion, too
+    /// File of a second stage of the same shapes to begin with; its first stage is taken, too, unless --fusion gives another
     #[arg(long, value_name = "FILE")]
     warm_start: Option<PathBuf>,
     /// Folder of a Stable Diffusion 1.x or 2.x model [default: the built-in toybox]

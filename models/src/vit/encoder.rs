@@ -81,6 +81,32 @@ impl VisionConfig {
         Ok(())
     }
 
+    /// Blocks, one behind the other.
+    pub fn blocks(&self) -> i64 {
+        match self {
+            Self::Clip(config) => config.num_hidden_layers,
+            Self::Dinov2(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// The encoder that ends after the first so many blocks.
+    ///
+    /// # Errors
+    /// Where it has fewer, as a sentence.
+    pub fn ending_after(mut self, blocks: i64) -> Result<Self, String> {
+        let all = match &mut self {
+            Self::Clip(config) => &mut config.num_hidden_layers,
+            Self::Dinov2(config) => &mut config.num_hidden_layers,
+        };
+        if !(1..=*all).contains(&blocks) {
+            return Err(format!(
+                "the tower has {all} blocks, but the first {blocks} were asked for"
+            ));
+        }
+        *all = blocks;
+        Ok(self)
+    }
+
     /// Side of the square picture that the encoder was trained on, in pixels.
     pub fn image_size(&self) -> i64 {
         match self {

@@ -18,7 +18,7 @@ use super::weights::PoseWeights;
 use super::{check_size, parse_size};
 use crate::config::{LrShape, Table, Timesteps, layered};
 use crate::train::Start;
-use crate::{Base, DeviceChoice, Error, Precision};
+use crate::{Base, DeviceChoice, Error, Precision, base};
 
 const FUSION: &str = include_str!("../../../configs/pose/fusion.toml");
 const GENERATOR: &str = include_str!("../../../configs/pose/generator.toml");
@@ -28,6 +28,9 @@ const VARIANTS: [(&str, &str, &str); 1] = [(
     include_str!("../../../configs/pose/fusion-toybox.toml"),
     include_str!("../../../configs/pose/generator-toybox.toml"),
 )];
+
+/// Names the vision tower of the built-in base's CLIP.
+const BUILT_IN_ENCODER: &str = "built-in";
 
 /// What both stages read; `configs/pose/` explains each key and holds its default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -121,6 +124,7 @@ pub struct FusionConfig {
     #[serde(flatten)]
     run: RunConfig,
     encoder: PathBuf,
+    encoder_blocks: i64,
     separate_pose_encoder: bool,
     dropout: f64,
     temperature: f64,
@@ -172,23 +176,37 @@ impl FusionConfig {
         layered(FUSION, variant_of(variant, |(_, fusion, _)| *fusion)?, file, overrides)
     }
 
+    /// The folder of the encoder that is trained on, none where it starts from nothing, and its shape.
+    fn encoder(&self) -> Result<(Option<PathBuf>, VisionConfig), Error> {
+        let (named, new) = (self.encoder.as_os_str(), self.new_encoder.blocks != 0);
+        if named.is_empty() && !new {
+            return Err(Error::Usage(
+                "encoder is not given; pass --encoder DIR with the folder of CLIP or DINOv2, or --preset toybox for a small one".into(),
+            ));
+        }
+        if named.is_empty() {
+            return Ok((None, self.new_encoder.shape()?));
+        }
+        if new {
+            return Err(Error::Usage(
+                "encoder and new_encoder.blocks are both given, but one is trained; leave one out, the encoder of a preset by --set encoder="
+                    .into(),
+            ));
+        }
+        let folder =
+            if named == BUILT_IN_ENCODER { base::built_in_clip()? } else { self.encoder.clone() };
+        let mut shape = VisionConfig::read(&folder)?;
+        if self.encoder_blocks != 0 {
+            shape = shape
+                .ending_after(self.encoder_blocks)
+                .map_err(|what| Error::Usage(format!("{}: {what}", folder.display())))?;
+        }
+        Ok((Some(folder), shape))
+    }
+
     /// Everything that the run needs, checked, and its pairs.
     pub fn ready(&self, start: Start) -> Result<Ready<FusionPlan>, Error> {
-        let (encoder, config) = match (self.new_encoder.blocks, self.encoder.as_os_str().is_empty())
-        {
-            (0, true) => {
-                return Err(Error::Usage(
-                    "encoder is not given; pass --encoder DIR with the folder of CLIP or DINOv2, or --preset toybox for a small one from nothing".into(),
-                ));
-            }
-            (0, false) => (Some(self.encoder.clone()), VisionConfig::read(&self.encoder)?),
-            (_, true) => (None, self.new_encoder.shape()?),
-            (_, false) => {
-                return Err(Error::Usage(
-                    "encoder and new_encoder.blocks are both given, but one is trained; leave one out".into(),
-                ));
-            }
-        };
+        let (encoder, config) = self.encoder()?;
         shares(&[("dropout", self.dropout)])?;
         not_negative(&[("l1_weight", self.l1_weight)])?;
         positive("temperature", self.temperature, "0.07")?;
@@ -302,11 +320,6 @@ impl GeneratorConfig {
     pub fn ready(&self, start: Start) -> Result<Ready<GeneratorPlan>, Error> {
         let warm_start = Some(&self.warm_start).filter(|file| !file.as_os_str().is_empty());
         let fusion = Some(&self.fusion).filter(|file| !file.as_os_str().is_empty());
-        if fusion.is_some() && warm_start.is_some() {
-            return Err(Error::Usage(
-                "fusion and warm_start are both given, but what a second stage begins with holds its own first stage; leave --fusion out".into(),
-            ));
-        }
         let Some(first) = fusion.or(warm_start) else {
             return Err(Error::Usage(
                 "fusion is not given; pass --fusion FILE with what `pose train-fusion` wrote, or --warm-start FILE with what `pose train-generator` did"
@@ -358,7 +371,7 @@ impl GeneratorConfig {
         let run = self.run.run(start, self)?;
         let mut plan = GeneratorPlan::new(run, base, fusion, named.cloned(), shape)?;
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
-        plan.warm_start = warm_start.is_some();
+        plan.warm_start = warm_start.map(|file| PoseWeights::open(file)).transpose()?;
         plan.timesteps = self.timesteps;
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;

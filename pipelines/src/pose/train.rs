@@ -42,7 +42,7 @@ pub struct FusionPlan {
 }
 
 impl FusionPlan {
-    /// Trains the encoder in this folder with a new Combiner, or without a folder an encoder of this shape from nothing.
+    /// Trains the encoder in this folder, or its first blocks, with a new Combiner, or without a folder an encoder of this shape from nothing.
     pub fn new(
         run: PoseRun,
         shape: FusionShape,
@@ -50,7 +50,8 @@ impl FusionPlan {
         contrast: Contrast,
     ) -> Result<Self, Error> {
         if let Some(folder) = &encoder
-            && VisionConfig::read(folder)? != shape.encoder
+            && VisionConfig::read(folder)?.ending_after(shape.encoder.blocks()).as_ref()
+                != Ok(&shape.encoder)
         {
             return Err(Error::Usage(format!(
                 "the encoder in {} is of another shape than the plan's; take the shape from its config.json",
@@ -142,8 +143,8 @@ pub struct GeneratorPlan {
     fusion: PoseWeights,
     source_encoder: Option<PathBuf>,
     shape: GeneratorShape,
-    /// Whether training begins with the second stage that the first one's file holds, too.
-    pub warm_start: bool,
+    /// The file of a second stage of the same shapes that training begins with; its first stage may be another.
+    pub warm_start: Option<PoseWeights>,
     /// How often conditions are left out.
     pub dropping: Dropping,
     /// How the timesteps of a micro-batch are drawn.
@@ -176,7 +177,7 @@ impl GeneratorPlan {
             fusion,
             source_encoder,
             shape,
-            warm_start: false,
+            warm_start: None,
             dropping: Dropping::default(),
             timesteps: Timesteps::Uniform,
             offset_noise: 0.1,
@@ -200,8 +201,7 @@ impl GeneratorPlan {
 
     /// Refuses a folder that cannot be used, and to go on with another run than that of `identity`.
     fn check(&self, identity: &str) -> Result<(), Error> {
-        if self.warm_start {
-            let start = &self.fusion;
+        if let Some(start) = &self.warm_start {
             start.check_base(&self.base)?;
             let prediction =
                 |tuning: &Tuning| tuning.schedule(&self.base.folder).prediction_type.name();
@@ -279,8 +279,10 @@ fn generator(
         }
     };
 
-    if plan.warm_start && run.start != Start::Resume {
-        let start = plan.fusion.tensors(Kind::Float, device)?;
+    if let Some(start) = &plan.warm_start
+        && run.start != Start::Resume
+    {
+        let start = start.tensors(Kind::Float, device)?;
         for (name, leaf) in &leaves {
             tch::no_grad(|| leaf.shallow_clone().copy_(&start.parameter(name, &leaf.size())));
         }
