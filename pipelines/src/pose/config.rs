@@ -430,8 +430,9 @@ mod tests {
     fn every_preset_is_complete_and_its_variant_changes_it() {
         let fusion = |name| FusionConfig::resolve(name, None, Table::new()).unwrap();
         let generator = |name| GeneratorConfig::resolve(name, None, Table::new()).unwrap();
-        assert_eq!(fusion(None).new_encoder.blocks, 0);
-        assert!(fusion(Some("toybox")).new_encoder.blocks > 0);
+        assert!(fusion(None).encoder().is_err_and(|e| e.to_string().contains("--encoder")));
+        let (folder, shape) = fusion(Some("toybox")).encoder().unwrap();
+        assert!(folder.is_some() && shape.blocks() == fusion(Some("toybox")).encoder_blocks);
         assert!(matches!(generator(Some("fpdm")).mode, Mode::Full));
         assert!(matches!(generator(Some("toybox")).mode, Mode::New));
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/pose"));
