@@ -25,7 +25,7 @@ pub struct PoseRunArgs {
     /// Folder of the run
     #[arg(short, long, value_name = "DIR", visible_alias = "output-dir")]
     output: Option<PathBuf>,
-    /// fpdm (default), or toybox: small networks from nothing
+    /// fpdm (default), or toybox: small networks, for a CPU
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Optimiser steps

@@ -85,19 +85,19 @@ fn the_built_in_weights_follow_the_pose_and_draw_the_person() {
     println!("{said}");
     assert!(truth < 0.03, "{said}");
     assert!(ours < 0.03 && ours < 0.4 * copied && ours < 0.4 * other, "{said}");
-    // Somebody is there, of about the right colours; these weights do not quite beat the source copied.
+    // The person is nearer to the true one than the source copied.
     let deserted: Vec<RgbImage> = pairs.iter().map(|pair| pair.target.deserted()).collect();
-    let (ours_off, nobody_off) = (off(&model), off(&deserted));
-    println!("foreground L1: ours {ours_off:.4}, nobody {nobody_off:.4}");
-    assert!(ours_off < 0.75 * nobody_off, "{ours_off} is not below {nobody_off}");
+    let (ours_off, copied_off) = (off(&model), off(&sources));
+    println!("foreground L1: ours {ours_off:.4}, copied {copied_off:.4}");
+    assert!(ours_off < 0.7 * copied_off, "{ours_off} is not below {copied_off}");
     // Who it is comes from the source's tokens.
     let other_off = off(&of_another);
     println!("foreground L1 with another's tokens: {other_off:.4}");
-    assert!(other_off > 1.1 * ours_off, "{other_off} is hardly above {ours_off}");
+    assert!(other_off > 1.8 * ours_off, "{other_off} is hardly above {ours_off}");
     let alike = |pictures: &[RgbImage]| {
         mean(pictures.iter().zip(&targets).map(|(x, y)| ssim_gaussian(y, x).unwrap()))
     };
     let (ours_alike, copied_alike) = (alike(&model), alike(&sources));
     println!("SSIM: ours {ours_alike:.4}, copied {copied_alike:.4}");
-    assert!(ours_alike > copied_alike && ours_alike > alike(&deserted));
+    assert!(ours_alike > 0.85 && ours_alike > copied_alike && ours_alike > alike(&deserted));
 }
