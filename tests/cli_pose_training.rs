@@ -313,7 +313,7 @@ fn runs_that_cannot_be_are_refused_before_they_begin() {
         .refused(2, &["both given", "--set encoder="]);
     let blocks = ["--set", "encoder_blocks=9"];
     train_fusion(people, &output, &[&BUILT_IN[..], &blocks[..]].concat())
-        .refused(2, &["4 blocks", "first 9"]);
+        .refused(2, &["encoder_blocks is 9", "has 4", "0 for all"]);
     for (setting, words) in [
         ("offset_noise=nan", "offset_noise is NaN"),
         ("new_unet.context=0", "new_unet.context is 0"),

@@ -89,22 +89,15 @@ impl VisionConfig {
         }
     }
 
-    /// The encoder that ends after the first so many blocks.
-    ///
-    /// # Errors
-    /// Where it has fewer, as a sentence.
-    pub fn ending_after(mut self, blocks: i64) -> Result<Self, String> {
+    /// The encoder that ends after the first so many blocks; nothing where it has fewer.
+    pub fn ending_after(mut self, blocks: i64) -> Option<Self> {
         let all = match &mut self {
             Self::Clip(config) => &mut config.num_hidden_layers,
             Self::Dinov2(config) => &mut config.num_hidden_layers,
         };
-        if !(1..=*all).contains(&blocks) {
-            return Err(format!(
-                "the tower has {all} blocks, but the first {blocks} were asked for"
-            ));
-        }
+        let has_them = (1..=*all).contains(&blocks);
         *all = blocks;
-        Ok(self)
+        has_them.then_some(self)
     }
 
     /// Side of the square picture that the encoder was trained on, in pixels.

@@ -195,12 +195,14 @@ impl FusionConfig {
         }
         let folder =
             if named == BUILT_IN_ENCODER { base::built_in_clip()? } else { self.encoder.clone() };
-        let mut shape = VisionConfig::read(&folder)?;
-        if self.encoder_blocks != 0 {
-            shape = shape
-                .ending_after(self.encoder_blocks)
-                .map_err(|what| Error::Usage(format!("{}: {what}", folder.display())))?;
-        }
+        let whole = VisionConfig::read(&folder)?;
+        let (all, first) = (whole.blocks(), self.encoder_blocks);
+        let shape = whole.ending_after(if first == 0 { all } else { first }).ok_or_else(|| {
+            Error::Usage(format!(
+                "encoder_blocks is {first}, but the encoder in {} has {all}; give 1 to {all}, or 0 for all",
+                folder.display()
+            ))
+        })?;
         Ok((Some(folder), shape))
     }
 

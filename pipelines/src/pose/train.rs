@@ -51,7 +51,7 @@ impl FusionPlan {
     ) -> Result<Self, Error> {
         if let Some(folder) = &encoder
             && VisionConfig::read(folder)?.ending_after(shape.encoder.blocks()).as_ref()
-                != Ok(&shape.encoder)
+                != Some(&shape.encoder)
         {
             return Err(Error::Usage(format!(
                 "the encoder in {} is of another shape than the plan's; take the shape from its config.json",
