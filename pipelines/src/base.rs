@@ -138,18 +138,13 @@ impl Base {
 }
 
 /// The folder of the built-in base.
-fn built_in() -> Result<PathBuf, Error> {
+pub(crate) fn built_in() -> Result<PathBuf, Error> {
     Path::new(BUILT_IN).canonicalize().map_err(|_| {
         Error::Usage(format!(
             "no base is given, and the built-in one is not at {BUILT_IN} any more; pass --base DIR, or build \
              again where the source lies now"
         ))
     })
-}
-
-/// The folder of the CLIP that comes with it.
-pub(crate) fn built_in_clip() -> Result<PathBuf, Error> {
-    built_in().map(|folder| folder.join("clip"))
 }
 
 fn native_resolution(folder: &ModelFolder) -> i64 {

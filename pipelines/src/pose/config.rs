@@ -17,6 +17,7 @@ use super::train::{FusionPlan, GeneratorPlan};
 use super::weights::PoseWeights;
 use super::{check_size, parse_size};
 use crate::config::{LrShape, Table, Timesteps, layered};
+use crate::evaluate::clip_folder;
 use crate::train::Start;
 use crate::{Base, DeviceChoice, Error, Precision, base};
 
@@ -31,6 +32,11 @@ const VARIANTS: [(&str, &str, &str); 1] = [(
 
 /// Names the vision tower of the built-in base's CLIP.
 const BUILT_IN_ENCODER: &str = "built-in";
+
+/// A path of a configuration, where it is not empty.
+fn given(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
+}
 
 /// What both stages read; `configs/pose/` explains each key and holds its default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -178,23 +184,24 @@ impl FusionConfig {
 
     /// The folder of the encoder that is trained on, none where it starts from nothing, and its shape.
     fn encoder(&self) -> Result<(Option<PathBuf>, VisionConfig), Error> {
-        let (named, new) = (self.encoder.as_os_str(), self.new_encoder.blocks != 0);
-        if named.is_empty() && !new {
-            return Err(Error::Usage(
-                "encoder is not given; pass --encoder DIR with the folder of CLIP or DINOv2, or --preset toybox for a small one".into(),
-            ));
-        }
-        if named.is_empty() {
-            return Ok((None, self.new_encoder.shape()?));
-        }
-        if new {
-            return Err(Error::Usage(
-                "encoder and new_encoder.blocks are both given, but one is trained; leave one out, the encoder of a preset by --set encoder="
-                    .into(),
-            ));
-        }
-        let folder =
-            if named == BUILT_IN_ENCODER { base::built_in_clip()? } else { self.encoder.clone() };
+        let folder = match (given(&self.encoder), self.new_encoder.blocks != 0) {
+            (None, false) => {
+                return Err(Error::Usage(
+                    "encoder is not given; pass --encoder DIR with the folder of CLIP or DINOv2, or --preset toybox for a small one".into(),
+                ));
+            }
+            (Some(_), true) => {
+                return Err(Error::Usage(
+                    "encoder and new_encoder.blocks are both given, but one is trained; leave one out, the encoder of a preset by --set encoder="
+                        .into(),
+                ));
+            }
+            (None, true) => return Ok((None, self.new_encoder.shape()?)),
+            (Some(word), false) if word.as_os_str() == BUILT_IN_ENCODER => {
+                clip_folder(None, &base::built_in()?)?
+            }
+            (Some(folder), false) => folder.to_owned(),
+        };
         let whole = VisionConfig::read(&folder)?;
         let (all, first) = (whole.blocks(), self.encoder_blocks);
         let shape = whole.ending_after(if first == 0 { all } else { first }).ok_or_else(|| {
@@ -320,9 +327,9 @@ impl GeneratorConfig {
 
     /// Everything that the run needs, checked, and its pairs.
     pub fn ready(&self, start: Start) -> Result<Ready<GeneratorPlan>, Error> {
-        let warm_start = Some(&self.warm_start).filter(|file| !file.as_os_str().is_empty());
-        let fusion = Some(&self.fusion).filter(|file| !file.as_os_str().is_empty());
-        let Some(first) = fusion.or(warm_start) else {
+        let warm_start = given(&self.warm_start).map(PoseWeights::open).transpose()?;
+        let fusion = given(&self.fusion).map(PoseWeights::open).transpose()?;
+        let Some(fusion) = fusion.or_else(|| warm_start.clone()) else {
             return Err(Error::Usage(
                 "fusion is not given; pass --fusion FILE with what `pose train-fusion` wrote, or --warm-start FILE with what `pose train-generator` did"
                     .into(),
@@ -338,11 +345,10 @@ impl GeneratorConfig {
         for channels in &self.stem_channels {
             sizes(&[("stem_channels", *channels)])?;
         }
-        let fusion = PoseWeights::open(first)?;
         let variant = Some(self.variant.as_str()).filter(|variant| !variant.is_empty());
         let base = Base::open(&self.base, variant)?;
-        let named = Some(&self.source_encoder).filter(|folder| !folder.as_os_str().is_empty());
-        let source_encoder = named.map(|folder| VisionConfig::read(folder)).transpose()?;
+        let named = given(&self.source_encoder);
+        let source_encoder = named.map(VisionConfig::read).transpose()?;
         let tuning = match self.mode {
             Mode::Full => Tuning::Full,
             Mode::Light => Tuning::Light { rank: self.rank },
@@ -371,9 +377,9 @@ impl GeneratorConfig {
         shape.fusion_projection.dropout = self.dropout;
         shape.pose_stem.channels.clone_from(&self.stem_channels);
         let run = self.run.run(start, self)?;
-        let mut plan = GeneratorPlan::new(run, base, fusion, named.cloned(), shape)?;
+        let mut plan = GeneratorPlan::new(run, base, fusion, named.map(Path::to_owned), shape)?;
         plan.dropping = Dropping { all: self.drop_all, each: self.drop_each };
-        plan.warm_start = warm_start.map(|file| PoseWeights::open(file)).transpose()?;
+        plan.warm_start = warm_start;
         plan.timesteps = self.timesteps;
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;

@@ -42,7 +42,8 @@ pub struct FusionPlan {
 }
 
 impl FusionPlan {
-    /// Trains the encoder in this folder, or its first blocks, with a new Combiner, or without a folder an encoder of this shape from nothing.
+    /// Trains the encoder in this folder, or its first blocks, with a new Combiner, or without a folder an encoder of this
+    /// shape from nothing.
     pub fn new(
         run: PoseRun,
         shape: FusionShape,
