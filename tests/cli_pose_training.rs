@@ -316,6 +316,7 @@ fn runs_that_cannot_be_are_refused_before_they_begin() {
         .refused(2, &["encoder_blocks is 9", "has 4", "0 for all"]);
     for (setting, words) in [
         ("offset_noise=nan", "offset_noise is NaN"),
+        ("figure_weight=0", "figure_weight is 0"),
         ("new_unet.context=0", "new_unet.context is 0"),
         ("new_unet.norm_groups=0", "new_unet.norm_groups is 0"),
         ("source_side=4", "source_side is 4"),

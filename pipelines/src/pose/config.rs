@@ -253,6 +253,7 @@ pub struct GeneratorConfig {
     timesteps: Timesteps,
     offset_noise: f64,
     identity_pairs: f64,
+    figure_weight: f64,
     file_precision: Precision,
     new_unet: NewUNet,
 }
@@ -342,6 +343,7 @@ impl GeneratorConfig {
             ("dropout", self.dropout),
         ])?;
         not_negative(&[("offset_noise", self.offset_noise)])?;
+        positive("figure_weight", self.figure_weight, "1")?;
         for channels in &self.stem_channels {
             sizes(&[("stem_channels", *channels)])?;
         }
@@ -383,6 +385,7 @@ impl GeneratorConfig {
         plan.timesteps = self.timesteps;
         plan.offset_noise = self.offset_noise;
         plan.identity_pairs = self.identity_pairs;
+        plan.figure_weight = self.figure_weight;
         plan.file_precision = self.file_precision;
         let (train, test) = self.run.pairs()?;
         Ok(Ready { plan, train, test })

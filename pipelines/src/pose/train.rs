@@ -154,6 +154,8 @@ pub struct GeneratorPlan {
     pub offset_noise: f64,
     /// Share of pairs of the same picture twice; FPDM has 0.05.
     pub identity_pairs: f64,
+    /// How many times as much the loss counts near the skeleton as elsewhere; FPDM has 1.
+    pub figure_weight: f64,
     /// Of the numbers in the file; the state that a run goes on from is f32 all the same.
     pub file_precision: Precision,
 }
@@ -183,6 +185,7 @@ impl GeneratorPlan {
             timesteps: Timesteps::Uniform,
             offset_noise: 0.1,
             identity_pairs: 0.05,
+            figure_weight: 1.0,
             file_precision: Precision::F32,
         })
     }
@@ -190,10 +193,11 @@ impl GeneratorPlan {
     /// `encoder` is the hash of the source encoder, where it has a folder of its own.
     fn identity(&self, encoder: Option<&str>, pairs: &dyn PosePairs) -> Result<String, Error> {
         let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
-        let Self { base, dropping, timesteps, offset_noise, identity_pairs, .. } = self;
+        let Self { base, dropping, timesteps, offset_noise, identity_pairs, figure_weight, .. } =
+            self;
         let first = self.fusion.first_stage_hash()?;
         let besides = format!(
-            "{shape} {:?} {first} {encoder:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {}",
+            "{shape} {:?} {first} {encoder:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {figure_weight} {}",
             base.record.sketch,
             pairs.identity()
         );
@@ -318,6 +322,7 @@ fn generator(
         stratified: plan.timesteps == Timesteps::Stratified,
         offset_noise: plan.offset_noise,
         identity: plan.identity_pairs,
+        figure_weight: plan.figure_weight,
         batch_size: run.batch_size,
         known: Known::default(),
     };
