@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use torch_ext::{FrozenConv2d, FrozenLinear};
+use torch_ext::{FrozenConv2d, FrozenLinear, Weight};
 
 use crate::params::Params;
 
@@ -14,9 +14,9 @@ enum LinearKind {
     /// Laid out once for the CPU's kernels.
     Frozen(FrozenLinear),
     /// libtorch's plain operator.
-    Plain { weight: Tensor, bias: Option<Tensor> },
+    Plain { weight: Weight, bias: Option<Weight> },
     /// A layer with a product of two thin matrices beside it.
-    LowRank { layer: Box<Linear>, down: Tensor, up: Tensor },
+    LowRank { layer: Box<Linear>, down: Weight, up: Weight },
 }
 
 impl Linear {
@@ -30,7 +30,10 @@ impl Linear {
     pub fn without_bias(params: &Params, inputs: i64, outputs: i64) -> Self {
         let layer = Self::of(params.get("weight", &[outputs, inputs]), None);
         match params.low_rank("weight", &[outputs, inputs]) {
-            Some([down, up]) => Self(LinearKind::LowRank { layer: Box::new(layer), down, up }),
+            Some([down, up]) => {
+                let (down, up) = (down.into(), up.into());
+                Self(LinearKind::LowRank { layer: Box::new(layer), down, up })
+            }
             None => layer,
         }
     }
@@ -40,7 +43,7 @@ impl Linear {
             let frozen = FrozenLinear::new(&weight, bias.as_ref());
             return Self(LinearKind::Frozen(frozen.expect("a weight of rank two")));
         }
-        Self(LinearKind::Plain { weight, bias })
+        Self(LinearKind::Plain { weight: weight.into(), bias: bias.map(Weight::from) })
     }
 
     /// `[..., inputs]` to `[..., outputs]`.
@@ -74,7 +77,7 @@ enum ConvKind {
     /// Laid out once for the CPU's kernels.
     Frozen(FrozenConv2d),
     /// libtorch's plain operator.
-    Plain { weight: Tensor, bias: Tensor, stride: i64, padding: i64 },
+    Plain { weight: Weight, bias: Weight, stride: i64, padding: i64 },
 }
 
 impl Conv2d {
@@ -102,6 +105,7 @@ impl Conv2d {
         // through the whole network. A trainable weight stays the leaf that it is.
         let weight =
             if weight.requires_grad() { weight } else { torch_ext::channels_last(&weight) };
+        let (weight, bias) = (weight.into(), bias.into());
         Self(ConvKind::Plain { weight, bias, stride, padding })
     }
 
@@ -119,8 +123,8 @@ impl Conv2d {
 
 /// Group normalisation over channels.
 pub(crate) struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Weight,
+    bias: Weight,
     groups: i64,
     eps: f64,
 }
@@ -128,7 +132,7 @@ pub(crate) struct GroupNorm {
 impl GroupNorm {
     pub(crate) fn new(params: &Params, groups: i64, channels: i64, eps: f64) -> Self {
         let (weight, bias) = (params.get("weight", &[channels]), params.get("bias", &[channels]));
-        Self { weight, bias, groups, eps }
+        Self { weight: weight.into(), bias: bias.into(), groups, eps }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
@@ -139,8 +143,8 @@ impl GroupNorm {
 
 /// Layer normalisation over the last axis.
 pub struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Weight,
+    bias: Weight,
     eps: f64,
 }
 
@@ -148,7 +152,7 @@ impl LayerNorm {
     /// `weight` and `bias`, `[width]`.
     pub fn new(params: &Params, width: i64, eps: f64) -> Self {
         let (weight, bias) = (params.get("weight", &[width]), params.get("bias", &[width]));
-        Self { weight, bias, eps }
+        Self { weight: weight.into(), bias: bias.into(), eps }
     }
 
     /// Of the same shape.

@@ -6,13 +6,15 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError, View};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-use torch_ext::{MappedFile, TorchError};
+use torch_ext::{TensorFile, TorchError};
 
 use crate::ModelError;
 use crate::params::ParamSource;
@@ -29,7 +31,7 @@ struct Entry {
 pub struct Checkpoint {
     /// The folder, or the file that stands alone.
     from: PathBuf,
-    files: Vec<(PathBuf, MappedFile)>,
+    files: Vec<(PathBuf, TensorFile)>,
     entries: HashMap<String, Entry>,
     kind: Kind,
     device: Device,
@@ -138,9 +140,9 @@ impl Checkpoint {
         let mut files = Vec::new();
         let mut entries = HashMap::new();
         for path in paths {
-            let map = MappedFile::open(&path).map_err(|e| ModelError::io(&path, e))?;
-            read_header(&path, map.bytes(), files.len(), &mut entries)?;
-            files.push((path, map));
+            let file = TensorFile::open(&path).map_err(|e| ModelError::io(&path, e))?;
+            read_header(&path, &file, files.len(), &mut entries)?;
+            files.push((path, file));
         }
         Ok(Self {
             from: from.to_owned(),
@@ -196,8 +198,8 @@ impl Checkpoint {
     }
 
     fn read(&self, entry: &Entry, shape: &[i64]) -> Result<Tensor, ModelError> {
-        let (path, map) = &self.files[entry.file];
-        map.tensor(entry.bytes.clone(), entry.kind, shape, self.kind, self.device).map_err(
+        let (path, file) = &self.files[entry.file];
+        file.tensor(entry.bytes.clone(), entry.kind, shape, self.kind, self.device).map_err(
             |error| match error {
                 TorchError::Libtorch { message, .. } => {
                     ModelError::Libtorch(message.lines().next().unwrap_or_default().to_owned())
@@ -252,25 +254,23 @@ fn without_ones(shape: &[i64]) -> &[i64] {
 
 fn read_header(
     path: &Path,
-    bytes: &[u8],
+    weights: &TensorFile,
     file: usize,
     entries: &mut HashMap<String, Entry>,
 ) -> Result<(), ModelError> {
-    let invalid = |what: String| {
-        ModelError::invalid(path, format!("not a whole safetensors file: {what}; fetch it again"))
-    };
-    if bytes.starts_with(b"version https://git-lfs") {
+    const POINTER: &[u8] = b"version https://git-lfs";
+    if weights.length() == 0 {
+        return Err(ModelError::invalid(path, "an empty file; fetch it again"));
+    }
+    if weights.bytes(0..POINTER.len()).is_ok_and(|start| start == POINTER) {
         let what = "a Git LFS pointer and not the weights; run `git lfs pull` in the model folder";
         return Err(ModelError::invalid(path, what));
     }
-    if bytes.is_empty() {
-        return Err(ModelError::invalid(path, "an empty file; fetch it again"));
-    }
-    let (header, _) = SafeTensors::read_metadata(bytes).map_err(|e| invalid(e.to_string()))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;
-    let data = 8 + header;
-    for (name, view) in tensors.iter() {
-        let kind = match view.dtype() {
+    let (data, contents) = table_of_contents(weights).map_err(|e| {
+        ModelError::invalid(path, format!("not a whole safetensors file: {e}; fetch it again"))
+    })?;
+    for (name, tensor) in contents.tensors() {
+        let kind = match tensor.dtype {
             Dtype::F64 => Kind::Double,
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
@@ -282,13 +282,38 @@ fn read_header(
             // Only refused where a network asks for it: it is then reported as missing.
             _ => continue,
         };
-        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-        debug_assert!(start >= data);
-        let shape = view.shape().iter().map(|&n| n as i64).collect();
-        let bytes = start..start + view.data().len();
-        entries.insert(name.to_owned(), Entry { file, kind, shape, bytes });
+        let (start, end) = tensor.data_offsets;
+        let shape = tensor.shape.iter().map(|&n| n as i64).collect();
+        entries.insert(name, Entry { file, kind, shape, bytes: data + start..data + end });
     }
     Ok(())
+}
+
+/// Reads what a safetensors file says that it holds, and where its data begin. The tensors lie one after the other, fit
+/// their shapes, and are all of the file; the file itself is not read.
+pub fn table_of_contents(file: &TensorFile) -> Result<(usize, Metadata), SafeTensorError> {
+    const LONGEST: usize = 100_000_000; // what safetensors itself allows
+    let read = |range| file.bytes(range).map_err(|e| SafeTensorError::IoError(io::Error::other(e)));
+    let length = file.length();
+    if length < 8 {
+        return Err(SafeTensorError::HeaderTooSmall);
+    }
+    let header = read(0..8)?;
+    let header = header.try_into().map_or(u64::MAX, u64::from_le_bytes); // 8 bytes
+    let Some(header) = usize::try_from(header).ok().filter(|&header| header <= LONGEST) else {
+        return Err(SafeTensorError::HeaderTooLarge);
+    };
+    let data = 8 + header;
+    if data > length {
+        return Err(SafeTensorError::InvalidHeaderLength);
+    }
+    let header = read(8..data)?;
+    let header = std::str::from_utf8(&header).map_err(SafeTensorError::InvalidHeader)?;
+    let contents: Metadata = serde_json::from_str(header)?;
+    if data + contents.data_len() != length {
+        return Err(SafeTensorError::MetadataIncompleteBuffer);
+    }
+    Ok((data, contents))
 }
 
 /// `fp16` of `stem.fp16.safetensors` and of the names that an index of shards has had.
@@ -352,7 +377,7 @@ pub fn weight_files(
         return Ok(vec![folder.join(found)]);
     }
     let path = folder.join(&found);
-    let text = fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
+    let text = torch_ext::file::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
     let index: ShardIndex = serde_json::from_str(&text)
         .map_err(|e| ModelError::invalid(&path, format!("not a shard index: {e}")))?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();

@@ -46,6 +46,7 @@ struct Checkpoint : public ta::Node {
       c10::AutoGradMode recording(true);
       Handle raw = nullptr;
       if (run(segment, handles.data(), handles.size(), &raw) != 0) throw std::runtime_error(ext_error());
+      TORCH_CHECK(raw != nullptr, "a checkpointed segment gave no tensor");
       output = std::move(*raw);
       delete raw;
     }

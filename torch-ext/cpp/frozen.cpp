@@ -6,6 +6,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/convolution_backward.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
@@ -35,23 +36,104 @@ at::Tensor call(const char* name, Arguments&&... arguments) {
   return stack.at(0).toTensor();
 }
 
+// oneDNN computes in bf16 on processors with AVX-512 (or AVX-NE-CONVERT), libtorch's plain operators on all.
+bool has_bf16() {
+  static const bool has = [] {
+    torch::jit::Stack stack;
+    c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "").callBoxed(stack);
+    return stack.at(0).toBool();
+  }();
+  return has;
+}
+
 using Ints = std::vector<int64_t>;
 
 // What the pointwise operators take for "nothing fused".
 c10::List<std::optional<at::Scalar>> no_scalars() { return c10::List<std::optional<at::Scalar>>(); }
 c10::IValue optional(const at::Tensor& t) { return t.defined() ? c10::IValue(t) : c10::IValue(); }
 
+// What a layer is made of, checked: kernels trust the sizes that they are told, and read behind a bias that is too short.
+at::Tensor checked_weight(const at::Tensor& weight, int64_t rank) {
+  const auto w = ext::plain(weight.detach());
+  TORCH_CHECK(w.dim() == rank, "the weight has rank ", w.dim(), ", but ", rank, " was expected");
+  // Kernels are told a weight's strides, and not all know rows that share memory.
+  return w.is_non_overlapping_and_dense() ? w : w.contiguous();
+}
+
+at::Tensor checked_bias(const at::Tensor* bias, const at::Tensor& weight) {
+  if (!bias) return {};
+  const auto b = ext::plain(bias->detach()).contiguous();
+  TORCH_CHECK(
+      b.dim() == 1 && b.size(0) == weight.size(0), "the bias is ", b.sizes(), ", but [", weight.size(0),
+      "] was expected");
+  TORCH_CHECK(
+      b.scalar_type() == weight.scalar_type() && b.device() == weight.device(), "the bias is ", b.scalar_type(), " on ",
+      b.device(), ", but the weight is ", weight.scalar_type(), " on ", weight.device());
+  return b;
+}
+
 struct Layer : std::enable_shared_from_this<Layer> {
-  Layer(const at::Tensor& weight, const at::Tensor* bias)
-      : weight(weight.detach()), bias(bias ? bias->detach() : at::Tensor()) {
+  Layer(const at::Tensor& weight, const at::Tensor* bias, int64_t rank)
+      : now{Laid::given, checked_weight(weight, rank)},
+        bias(checked_bias(bias, now.weight)),
+        shape(now.weight.sizes().vec()),
+        kind(now.weight.scalar_type()),
+        device(now.weight.device()) {
     // oneDNN's packed layouts are for these; anything else takes the plain operators.
-    packs = weight.is_cpu() && (weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kBFloat16);
+    packs = device.is_cpu() && (kind == at::kFloat || (kind == at::kBFloat16 && has_bf16())) && now.weight.numel() > 0;
   }
   virtual ~Layer() = default;
+  // Refuses sizes that the weight does not serve.
+  virtual void check(const at::Tensor& x) const = 0;
   virtual at::Tensor forward(const at::Tensor& x, bool recording) = 0;
-  virtual at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef x_sizes) = 0;
+  virtual at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef x_sizes, at::MemoryFormat x_format) = 0;
+  // The weight as a matrix that serves both passes, and back.
+  virtual at::Tensor to_matrix(const at::Tensor& weight) const { return weight; }
+  virtual at::Tensor from_matrix(const at::Tensor& matrix) const { return matrix; }
 
   at::Tensor run(const at::Tensor& x);
+
+  // How the weight lies: as it was given, as a matrix, or packed for the forward pass.
+  struct Laid {
+    enum { given, matrix, packed } how;
+    at::Tensor weight;
+  };
+
+  // How the weight lies from the first call on, which decides. A layer that is differentiated would hold two packed
+  // copies. The second is made where the weight is small beside the rows (pixels) that it meets, so that it costs little
+  // memory; elsewhere one plain matrix serves both passes.
+  template <class Pack>
+  Laid lay(bool recording, double rows, Pack pack) {
+    std::lock_guard<std::mutex> lock(laying);
+    if (now.how == Laid::given) {
+      const bool one_copy = recording && static_cast<double>(now.weight.numel()) > 4096 * rows;
+      now = one_copy ? Laid{Laid::matrix, to_matrix(now.weight)} : Laid{Laid::packed, pack(now.weight)};
+      settle(now.weight);
+    }
+    return now;
+  }
+
+  // The weight packed for the backward pass, at the first gradient.
+  template <class Pack>
+  at::Tensor lay_back(Pack pack) {
+    std::lock_guard<std::mutex> lock(laying);
+    if (!packed_back.defined()) {
+      packed_back = pack(plain(now));
+      settle(packed_back);
+    }
+    return packed_back;
+  }
+
+  Laid laid() {
+    std::lock_guard<std::mutex> lock(laying);
+    return now;
+  }
+
+  // The weight as it was given, however it lies.
+  at::Tensor plain(const Laid& laid) const {
+    if (laid.how == Laid::packed) return laid.weight.to_dense();
+    return laid.how == Laid::matrix ? from_matrix(laid.weight) : laid.weight;
+  }
 
   // Hands what packing a large weight freed back to the system: glibc keeps blocks below 32 MiB, and a whole network's
   // would add up to another copy of it.
@@ -61,41 +143,48 @@ struct Layer : std::enable_shared_from_this<Layer> {
 #endif
   }
 
-  // The plain weight, also when only a packed one is left.
-  at::Tensor plain() const { return weight.defined() ? weight : packed.to_dense(); }
+private:
+  // Two threads may meet a layer, so what changes is read and changed under the lock.
+  std::mutex laying;
+  Laid now;
+  at::Tensor packed_back;
 
-  // A layer that is differentiated would hold two packed copies. The second is made where the weight is small beside the
-  // rows (pixels) that it meets, so that it costs little memory; elsewhere one plain matrix serves both passes.
-  bool one_copy(bool recording, int64_t rows) const { return recording && weight.numel() > 4096 * rows; }
-
-  bool packs;
-  bool decided = false, is_matrix = false; // is_matrix: `weight` is kept, as a plain matrix, and nothing is packed
-  at::Tensor weight, bias, packed, packed_back;
-  std::mutex packing; // two threads may meet an unpacked layer
+public:
+  const at::Tensor bias;
+  const Ints shape;
+  const at::ScalarType kind;
+  const at::Device device;
+  bool packs; // not changed after construction
 };
 
 struct FrozenNode : public ta::Node {
-  FrozenNode(std::shared_ptr<Layer> layer, Ints sizes) : layer(std::move(layer)), sizes(std::move(sizes)) {}
+  FrozenNode(std::shared_ptr<Layer> layer, const at::Tensor& x)
+      : layer(std::move(layer)), sizes(x.sizes().vec()), format(x.suggest_memory_format()) {}
   std::string name() const override { return "Frozen"; }
   ta::variable_list apply(ta::variable_list&& gradients) override {
     TORCH_CHECK(!c10::GradMode::is_enabled(), "a frozen layer can be differentiated only once (create_graph)");
     if (!gradients[0].defined()) return ta::variable_list(1);
-    return {layer->backward(gradients[0], sizes)};
+    return {layer->backward(ext::plain(gradients[0]), sizes, format)};
   }
   std::shared_ptr<Layer> layer;
   Ints sizes;
+  at::MemoryFormat format;
 };
 
 at::Tensor Layer::run(const at::Tensor& x) {
+  TORCH_CHECK(
+      x.scalar_type() == kind && x.device() == device, "x is ", x.scalar_type(), " on ", x.device(),
+      ", but the weight is ", kind, " on ", device);
+  check(x);
   const bool recording = c10::GradMode::is_enabled() && x.requires_grad();
   at::Tensor y;
   {
     c10::AutoGradMode off(false);
     // variable_data: a view made here may be changed in place later, like any other result.
-    y = forward(x.detach(), recording).variable_data();
+    y = forward(ext::plain(x.detach()), recording).variable_data();
   }
   if (recording) {
-    auto node = std::shared_ptr<FrozenNode>(new FrozenNode(shared_from_this(), x.sizes().vec()), ta::deleteNode);
+    auto node = std::shared_ptr<FrozenNode>(new FrozenNode(shared_from_this(), x), ta::deleteNode);
     node->set_next_edges(ta::collect_next_edges(x));
     ta::set_history(y, node);
   }
@@ -103,9 +192,9 @@ at::Tensor Layer::run(const at::Tensor& x) {
 }
 
 struct Linear : Layer {
-  Linear(const at::Tensor& weight, const at::Tensor* bias) : Layer(weight, bias) {
+  Linear(const at::Tensor& weight, const at::Tensor* bias) : Layer(weight, bias, 2) {
     // In f32 the plain product is as fast at every shape of a U-Net.
-    packs = packs && weight.scalar_type() == at::kBFloat16;
+    packs = packs && kind == at::kBFloat16;
   }
 
   static at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
@@ -116,43 +205,37 @@ struct Linear : Layer {
     return call("mkldnn::_reorder_linear_weight", w, rows);
   }
 
-  at::Tensor forward(const at::Tensor& x, bool recording) override {
-    if (!packs || x.numel() == 0) return at::linear(x, plain(), bias);
-    {
-      std::lock_guard<std::mutex> lock(packing);
-      const auto rows = x.numel() / x.size(-1);
-      if (!decided) {
-        decided = true;
-        is_matrix = one_copy(recording, rows);
-        if (!is_matrix) {
-          packed = pack(weight, rows);
-          weight = at::Tensor();
-          settle(packed);
-        }
-      }
-    }
-    return is_matrix ? at::linear(x, weight, bias) : product(x, packed, bias);
+  void check(const at::Tensor& x) const override {
+    TORCH_CHECK(x.dim() >= 1 && x.size(-1) == shape[1], "x is ", x.sizes(), ", but rows of ", shape[1], " were expected");
   }
 
-  at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef) override {
-    if (!packs || is_matrix || gradient.numel() == 0) return at::matmul(gradient, plain());
-    {
-      std::lock_guard<std::mutex> lock(packing);
-      if (!packed_back.defined()) {
-        packed_back = pack(plain().t().contiguous(), gradient.numel() / gradient.size(-1));
-        settle(packed_back);
-      }
-    }
-    return product(gradient, packed_back, at::Tensor());
+  at::Tensor forward(const at::Tensor& x, bool recording) override {
+    if (!packs || x.numel() == 0) return at::linear(x, plain(laid()), bias);
+    const auto rows = x.numel() / x.size(-1);
+    const auto [how, w] =
+        lay(recording, static_cast<double>(rows), [&](const at::Tensor& weight) { return pack(weight, rows); });
+    return how == Laid::matrix ? at::linear(x, w, bias) : product(x, w, bias);
+  }
+
+  at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef, at::MemoryFormat) override {
+    const auto as = laid();
+    if (as.how != Laid::packed || gradient.numel() == 0) return at::matmul(gradient, plain(as));
+    const auto back = lay_back(
+        [&](const at::Tensor& weight) { return pack(weight.t().contiguous(), gradient.numel() / gradient.size(-1)); });
+    return product(gradient, back, at::Tensor());
   }
 };
 
 struct Conv2d : Layer {
   Conv2d(const at::Tensor& weight, const at::Tensor* bias, int64_t stride, int64_t padding)
-      : Layer(weight, bias), stride{stride, stride}, padding{padding, padding}, shape(weight.sizes().vec()) {
-    TORCH_CHECK(weight.dim() == 4, "a convolution's weight is [out, in, height, width], not of rank ", weight.dim());
+      : Layer(weight, bias, 4), stride{stride, stride}, padding{padding, padding} {
+    // More than any picture has pixels; sizes that are made of these overflow nowhere.
+    const int64_t most = 1 << 20;
+    TORCH_CHECK(
+        stride >= 1 && stride <= most && padding >= 0 && padding <= most,
+        "a stride from 1 and a padding from 0 to ", most, " were expected, not ", stride, " and ", padding);
     // The input gradient of a stride-1 convolution is a convolution with the weight flipped and transposed.
-    back_padding = {weight.size(2) - 1 - padding, weight.size(3) - 1 - padding};
+    back_padding = {shape[2] - 1 - padding, shape[3] - 1 - padding};
     back_is_conv = stride == 1 && back_padding[0] >= 0 && back_padding[1] >= 0;
   }
 
@@ -170,6 +253,24 @@ struct Conv2d : Layer {
 
   int64_t out_size(int64_t in, int64_t dim) const { return (in + 2 * padding[0] - shape[dim]) / stride[0] + 1; }
 
+  void check(const at::Tensor& x) const override {
+    TORCH_CHECK(
+        x.dim() == 4 && x.size(1) == shape[1], "x is ", x.sizes(), ", but [batch, ", shape[1],
+        ", height, width] was expected");
+    TORCH_CHECK(
+        x.size(2) + 2 * padding[0] >= shape[2] && x.size(3) + 2 * padding[1] >= shape[3], "x is ", x.sizes(),
+        ", smaller than the kernel [", shape[2], ", ", shape[3], "] with padding ", padding[0]);
+  }
+
+  // [out, in, height, width] to [out, height · width · in].
+  at::Tensor to_matrix(const at::Tensor& weight) const override {
+    return weight.permute({0, 2, 3, 1}).reshape({shape[0], -1});
+  }
+
+  at::Tensor from_matrix(const at::Tensor& matrix) const override {
+    return matrix.view({shape[0], shape[2], shape[3], shape[1]}).permute({0, 3, 1, 2});
+  }
+
   // The pixels under the kernel at each place, [B · H' · W', height · width · in]: a convolution is their product with
   // the matrix [out, height · width · in].
   at::Tensor columns(const at::Tensor& x) const {
@@ -182,15 +283,15 @@ struct Conv2d : Layer {
         .reshape({-1, shape[2] * shape[3] * shape[1]});
   }
 
-  at::Tensor forward_matrix(const at::Tensor& x) const {
-    const auto y = at::linear(columns(x), weight, bias);
+  at::Tensor forward_matrix(const at::Tensor& x, const at::Tensor& matrix) const {
+    const auto y = at::linear(columns(x), matrix, bias);
     return y.view({x.size(0), out_size(x.size(2), 2), out_size(x.size(3), 3), shape[0]}).permute({0, 3, 1, 2});
   }
 
-  at::Tensor backward_matrix(const at::Tensor& gradient, at::IntArrayRef x_sizes) const {
+  at::Tensor backward_matrix(const at::Tensor& gradient, const at::Tensor& matrix, at::IntArrayRef x_sizes) const {
     const auto pixels = gradient.permute({0, 2, 3, 1});
     const auto h = pixels.size(1), w = pixels.size(2), p = padding[0], s = stride[0];
-    const auto taps = at::mm(pixels.reshape({-1, shape[0]}), weight).view({-1, h, w, shape[2], shape[3], shape[1]});
+    const auto taps = at::mm(pixels.reshape({-1, shape[0]}), matrix).view({-1, h, w, shape[2], shape[3], shape[1]});
     if (shape[2] == 1 && shape[3] == 1 && s == 1 && p == 0) return taps.select(3, 0).select(3, 0).permute({0, 3, 1, 2});
     // What each tap of the kernel has read gets its share back; summed in f32.
     auto sum = at::zeros(
@@ -206,48 +307,31 @@ struct Conv2d : Layer {
   }
 
   at::Tensor forward(const at::Tensor& x, bool recording) override {
-    if (!packs || x.numel() == 0) return at::conv2d(x, plain(), bias, stride, padding);
-    TORCH_CHECK(x.dim() == 4, "a convolution takes [batch, channels, height, width], not rank ", x.dim());
-    {
-      std::lock_guard<std::mutex> lock(packing);
-      if (!decided) {
-        decided = true;
-        const auto pixels = x.size(0) * out_size(x.size(2), 2) * out_size(x.size(3), 3);
-        is_matrix = one_copy(recording, pixels);
-        if (is_matrix) {
-          weight = weight.permute({0, 2, 3, 1}).reshape({shape[0], -1});
-          settle(weight);
-        } else {
-          packed = pack(weight, padding, stride, x.sizes());
-          weight = at::Tensor();
-          settle(packed);
-        }
-      }
-    }
-    return is_matrix ? forward_matrix(x) : convolve(x, packed, bias, padding, stride);
+    if (!packs || x.numel() == 0) return at::conv2d(x, plain(laid()), bias, stride, padding);
+    const auto pixels = static_cast<double>(x.size(0)) * out_size(x.size(2), 2) * out_size(x.size(3), 3);
+    const auto [how, w] =
+        lay(recording, pixels, [&](const at::Tensor& weight) { return pack(weight, padding, stride, x.sizes()); });
+    return how == Laid::matrix ? forward_matrix(x, w) : convolve(x, w, bias, padding, stride);
   }
 
-  at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef x_sizes) override {
-    if (is_matrix) return backward_matrix(gradient, x_sizes);
-    if (!packs || !back_is_conv || gradient.numel() == 0) {
-      const auto w = plain();
-      // Only x's shape is read when no weight gradient is asked for: an expanded zero takes no memory.
-      const auto x = gradient.new_zeros({1}).expand(x_sizes);
+  at::Tensor backward(const at::Tensor& gradient, at::IntArrayRef x_sizes, at::MemoryFormat x_format) override {
+    const auto as = laid();
+    if (as.how == Laid::matrix && gradient.numel() > 0) return backward_matrix(gradient, as.weight, x_sizes);
+    if (as.how != Laid::packed || !back_is_conv || gradient.numel() == 0) {
+      const auto w = plain(as);
+      // Only x's shape and layout are read when no weight gradient is asked for: no page of this is touched.
+      const auto x = at::empty(x_sizes, gradient.options(), x_format);
       return std::get<0>(at::convolution_backward(
           gradient, x, w, c10::nullopt, stride, padding, Ints{1, 1}, false, Ints{0, 0}, 1, {true, false, false}));
     }
-    {
-      std::lock_guard<std::mutex> lock(packing);
-      if (!packed_back.defined()) {
-        packed_back =
-            pack(plain().flip({2, 3}).transpose(0, 1).contiguous(), back_padding, stride, gradient.sizes());
-        settle(packed_back);
-      }
-    }
-    return convolve(gradient, packed_back, at::Tensor(), back_padding, stride);
+    const auto back = lay_back([&](const at::Tensor& weight) {
+      return pack(weight.flip({2, 3}).transpose(0, 1).contiguous(), back_padding, stride, gradient.sizes());
+    });
+    return convolve(gradient, back, at::Tensor(), back_padding, stride);
   }
 
-  Ints stride, padding, back_padding, shape;
+  const Ints stride, padding;
+  Ints back_padding;
   bool back_is_conv;
 };
 
@@ -259,10 +343,7 @@ extern "C" {
 
 // `bias` may be null.
 int ext_frozen_linear(const at::Tensor* weight, const at::Tensor* bias, LayerHandle** out) {
-  return ext::guarded([&] {
-    TORCH_CHECK(weight->dim() == 2, "a linear layer's weight is [out, in], not of rank ", weight->dim());
-    *out = new LayerHandle(std::make_shared<Linear>(*weight, bias));
-  });
+  return ext::guarded([&] { *out = new LayerHandle(std::make_shared<Linear>(*weight, bias)); });
 }
 
 int ext_frozen_conv2d(

@@ -6,7 +6,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/Generator.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
@@ -15,15 +15,21 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 
 static thread_local std::string latest_error;
 
 extern "C" {
 
-void ext_set_error(const char* message) { latest_error = message ? message : ""; }
+void ext_set_error(const char* message) noexcept {
+  try {
+    latest_error = message ? message : "";
+  } catch (...) {
+    latest_error = "bad_alloc"; // short enough to need no memory
+  }
+}
 const char* ext_error() { return latest_error.c_str(); }
 const char* ext_version() { return TORCH_VERSION; }
 
@@ -125,41 +131,66 @@ int ext_generator_state(at::Generator* generator, Handle* out) {
 
 int ext_generator_set_state(at::Generator* generator, const at::Tensor* state) {
   return ext::guarded([&] {
+    // libtorch checks how many numbers are left and which is next each on its own, and would read behind the last one.
+    // What is no state of a generator in any other way is not the same when it is read back.
+    auto trial = at::make_generator<at::CPUGeneratorImpl>(0);
+    trial.set_state(*state);
+    const auto engine = at::check_generator<at::CPUGeneratorImpl>(trial)->engine().data();
+    const auto numbers = static_cast<int64_t>(at::MERSENNE_STATE_N);
+    TORCH_CHECK(
+        engine.left_ >= 1 && int64_t{engine.left_} - 1 + int64_t{engine.next_} <= numbers &&
+            at::equal(trial.get_state(), *state),
+        "the bytes are no state that a generator gave");
     std::lock_guard<std::mutex> lock(generator->mutex());
     generator->set_state(*state);
   });
 }
 
-// --- tensors from bytes -------------------------------------------------------------------------------------
+// --- tensors from bytes and back ----------------------------------------------------------------------------
 
-// A fresh tensor of `target` kind on `device` (-1: the CPU, else the number of a CUDA device), copied once from
-// `data`, which holds exactly the elements of `shape` in `source` kind, at any alignment. The caller checked the length.
-int ext_tensor_from_bytes(
-    const uint8_t* data, int source, const int64_t* shape, size_t dims, int target, int device, Handle* out) {
+// `tensor` on the CPU, its elements in row order and with memory behind each.
+int ext_tensor_in_rows(const at::Tensor* tensor, Handle* out) {
+  return ext::guarded([&] {
+    auto rows = ext::plain(tensor->detach()).cpu().contiguous();
+    const auto end = rows.storage_offset() * rows.element_size() + rows.nbytes();
+    TORCH_CHECK(
+        rows.numel() == 0 || (rows.const_data_ptr() != nullptr && rows.storage().nbytes() >= end),
+        "a tensor with memory behind its elements is needed");
+    *out = new at::Tensor(std::move(rows));
+  });
+}
+
+// Writes the next `count` bytes of a source to `to`; 0, or 1 where the source has failed.
+using Fill = int (*)(void* source, uint8_t* to, size_t count);
+
+// A fresh tensor of `target` kind on `device` (-1: the CPU, else the number of a CUDA device), filled from a source that
+// holds exactly the elements of `shape` in `kind`. Where nothing is converted they are written to their place at once.
+int ext_tensor_filled(
+    void* source, Fill fill, int from, const int64_t* shape, size_t dims, int target, int device, Handle* out) {
   return ext::guarded([&] {
     c10::AutoGradMode no_grad(false);
-    auto kind = static_cast<at::ScalarType>(source);
+    auto kind = static_cast<at::ScalarType>(from);
     // A file may hold any byte, a C++ bool may not; read as bytes, non-zero becomes true in the copy.
     if (kind == at::kBool) kind = at::kByte;
     const auto place = device < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device));
     auto result = at::empty(
         at::IntArrayRef(shape, dims), at::TensorOptions(static_cast<at::ScalarType>(target)).device(place));
+    const auto next = [&](at::Tensor& to, int64_t elements) {
+      auto* place = static_cast<uint8_t*>(to.mutable_data_ptr());
+      if (fill(source, place, elements * to.element_size()) != 0) throw std::runtime_error("the source failed");
+    };
     const int64_t count = result.numel();
-    const auto width = c10::elementSize(kind);
-    if (count > 0) {
+    if (count > 0 && kind == result.scalar_type() && result.is_cpu()) {
+      next(result, count);
+    } else if (count > 0) {
+      // By way of a small tensor, so that the whole is never held twice.
       auto flat = result.view(-1);
-      if (reinterpret_cast<uintptr_t>(data) % width == 0) {
-        // The borrowed view dies at the end of this statement; copy_ from pageable memory has finished by then.
-        flat.copy_(at::from_blob(const_cast<uint8_t*>(data), {count}, at::TensorOptions(kind)));
-      } else {
-        // Misaligned: by way of a small aligned tensor, so that the whole is never held twice.
-        const int64_t step = std::min<int64_t>(count, 1 << 20);
-        auto scratch = at::empty({step}, at::TensorOptions(kind));
-        for (int64_t at = 0; at < count; at += step) {
-          const int64_t n = std::min(step, count - at);
-          std::memcpy(scratch.mutable_data_ptr(), data + at * width, n * width);
-          flat.narrow(0, at, n).copy_(scratch.narrow(0, 0, n));
-        }
+      const int64_t step = std::min<int64_t>(count, 1 << 20);
+      auto scratch = at::empty({step}, at::TensorOptions(kind));
+      for (int64_t at = 0; at < count; at += step) {
+        const int64_t n = std::min(step, count - at);
+        next(scratch, n);
+        flat.narrow(0, at, n).copy_(scratch.narrow(0, 0, n));
       }
     }
     *out = new at::Tensor(std::move(result));

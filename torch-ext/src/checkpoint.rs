@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tch::Tensor;
@@ -21,16 +21,24 @@ pub type SegmentFn<M> = fn(&M, &[Tensor]) -> Tensor;
 /// weights inside `module` that learn receive their `.grad` in the backward pass, but [`crate::grad`] cannot return
 /// theirs. A second derivative is refused. A panic of `f` in the backward pass becomes an error of that pass.
 ///
-/// # Why this is sound
+/// On CUDA the backward pass runs on a thread of libtorch's, so `module` is read there too and must be `Sync`; a module's
+/// own tensors are so as [`crate::Weight`]. What is changed by reading cannot be in it:
 ///
-/// On CUDA the backward pass runs on a thread of libtorch's, so `module` and `f` cross threads. `f` is a function
-/// pointer, so it captures nothing. `module` is `Send`, and reached from there only by shared reference. It need not be
-/// `Sync`, because tch's `Tensor` is not: what a network reads, frozen tensors, libtorch lets many threads read at once.
-/// What could not be shared, a `Cell` or a `RefCell`, is kept out by `RefUnwindSafe` (a `Mutex` or `OnceLock` is let in).
+/// ```compile_fail,E0277
+/// # use std::{cell::Cell, sync::Arc};
+/// # use tch::{Kind, Tensor};
+/// let counter = Arc::new(Cell::new(0));
+/// let x = Tensor::ones([4], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+/// torch_ext::checkpoint(&counter, &[x], |counter, x| {
+///     counter.set(counter.get() + 1); // two threads at once
+///     &x[0] * 2.0
+/// });
+/// ```
+///
 /// Nobody may change a module's tensors in place while a backward pass runs; tch's own backward asks the same.
 pub fn checkpoint<M>(module: &Arc<M>, inputs: &[Tensor], f: SegmentFn<M>) -> Tensor
 where
-    M: Send + RefUnwindSafe + 'static,
+    M: Send + Sync + 'static,
 {
     crate::init();
     // SAFETY: reads one thread-local flag.
@@ -68,7 +76,7 @@ struct Segment<M> {
 }
 
 /// Recomputes a segment inside the backward pass: 0 and an owned output, or 1 and a message left behind.
-extern "C" fn run_segment<M: RefUnwindSafe>(
+extern "C" fn run_segment<M>(
     segment: *mut c_void,
     inputs: *const *const C_tensor,
     count: usize,

@@ -6,7 +6,7 @@ use tch::{Device, Kind};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TorchError {
     /// libtorch threw.
-    #[error("libtorch refused {call}: {message}")]
+    #[error("{}{call}: {message}", Self::REFUSED)]
     Libtorch {
         /// What was asked for.
         call: &'static str,
@@ -27,11 +27,9 @@ pub enum TorchError {
     },
     /// A byte range that leaves its file.
     #[error(
-        "{path} has {length} bytes, but bytes {start}..{end} were asked for; the file is cut short or its header is wrong"
+        "bytes {start}..{end} were asked for, but the file has {length}; it is cut short or its header is wrong"
     )]
     OutsideFile {
-        /// The file.
-        path: String,
         /// Its length in bytes.
         length: usize,
         /// First byte asked for.
@@ -39,12 +37,20 @@ pub enum TorchError {
         /// One past the last byte asked for.
         end: usize,
     },
+    /// A file that the system does not read.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
     /// A kind of element that plain bytes do not hold.
     #[error(
-        "elements of kind {0:?} cannot be read from plain bytes; convert the file to a float, integer or bool kind"
+        "elements of kind {0:?} cannot be read from plain bytes; convert them to a float, integer or bool kind"
     )]
     Kind(Kind),
     /// A device that this crate does not place tensors on.
     #[error("device {0:?} is not served; use the CPU or CUDA")]
     Device(Device),
+}
+
+impl TorchError {
+    /// The words that a panic of this crate begins with, by which it is told from others.
+    pub const REFUSED: &str = "libtorch refused ";
 }

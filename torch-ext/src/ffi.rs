@@ -22,6 +22,7 @@ pub(crate) struct RawLayer {
 pub(crate) type Run =
     extern "C" fn(*mut c_void, *const *const C_tensor, usize, *mut *mut C_tensor) -> c_int;
 pub(crate) type Drop = extern "C" fn(*mut c_void);
+pub(crate) type Fill = extern "C" fn(*mut c_void, *mut u8, usize) -> c_int;
 
 unsafe extern "C" {
     pub(crate) fn ext_set_error(message: *const c_char);
@@ -75,9 +76,11 @@ unsafe extern "C" {
         state: *const C_tensor,
     ) -> c_int;
 
-    pub(crate) fn ext_tensor_from_bytes(
-        data: *const u8,
-        source: c_int,
+    pub(crate) fn ext_tensor_in_rows(tensor: *const C_tensor, out: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn ext_tensor_filled(
+        source: *mut c_void,
+        fill: Fill,
+        kind: c_int,
         shape: *const i64,
         dims: usize,
         target: c_int,
@@ -179,11 +182,13 @@ pub(crate) fn kind_number(kind: Kind) -> Result<c_int, TorchError> {
     })
 }
 
-/// How the C++ side spells a device: -1 for the CPU, else the number of a CUDA device.
+/// Gives the C++ side's number of a device: -1 for the CPU, else that of a CUDA device, which libtorch keeps in 8 bits.
 pub(crate) fn device_number(device: Device) -> Result<c_int, TorchError> {
     match device {
         Device::Cpu => Ok(-1),
-        Device::Cuda(index) => c_int::try_from(index).map_err(|_| TorchError::Device(device)),
+        Device::Cuda(index) => {
+            i8::try_from(index).map(c_int::from).map_err(|_| TorchError::Device(device))
+        }
         Device::Mps | Device::Vulkan => Err(TorchError::Device(device)),
     }
 }

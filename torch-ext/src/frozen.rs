@@ -23,9 +23,9 @@ use crate::ffi::{self, RawLayer};
 #[derive(Debug)]
 struct Layer(NonNull<RawLayer>);
 
-// SAFETY: the C++ layer belongs to no thread: its weights are read only, and its one late change, packing, is locked.
+// SAFETY: the C++ layer belongs to no thread; its weights are only read.
 unsafe impl Send for Layer {}
-// SAFETY: as above; `forward` from several threads at once only reads, or waits for the packing lock.
+// SAFETY: what changes late, how the weight is laid out, is read and changed under a lock; the rest is only read.
 unsafe impl Sync for Layer {}
 
 impl Drop for Layer {
@@ -65,7 +65,7 @@ fn handle(tensor: Option<&Tensor>) -> *const torch_sys::C_tensor {
 pub struct FrozenLinear(Layer);
 
 impl FrozenLinear {
-    /// A layer of a weight `[out, in]` and a bias `[out]`; refused if the weight is no matrix.
+    /// Makes a layer of a weight `[out, in]` and a bias `[out]` of the same kind; refuses other sizes.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, TorchError> {
         // SAFETY: both tensors live during the call, which takes counted handles of its own.
         Layer::made("a frozen linear layer", |out| unsafe {
@@ -85,7 +85,8 @@ impl FrozenLinear {
 pub struct FrozenConv2d(Layer);
 
 impl FrozenConv2d {
-    /// A layer of a weight `[out, in, height, width]` and a bias `[out]`; refused if the weight has another rank.
+    /// Makes a layer of a weight `[out, in, height, width]` and a bias `[out]` of the same kind; refuses other sizes, a stride
+    /// of 0 and a padding below 0.
     pub fn new(
         weight: &Tensor,
         bias: Option<&Tensor>,

@@ -8,11 +8,14 @@ mod checkpoint;
 mod cuda;
 mod error;
 mod ffi;
+pub mod file;
 mod frozen;
 mod generator;
 mod grad;
-mod mapped;
 mod runtime;
+mod signals;
+mod tensor_file;
+mod weight;
 
 pub use bytes::{from_bytes, to_bytes};
 pub use checkpoint::checkpoint;
@@ -21,9 +24,10 @@ pub use error::TorchError;
 pub use frozen::{FrozenConv2d, FrozenLinear};
 pub use generator::Generator;
 pub use grad::grad;
-pub use mapped::MappedFile;
 pub use runtime::{
-    MemoryStats, channels_last, empty_cache, exit_now, is_channels_last, libtorch_version,
-    memory_stats, reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads,
-    survive_file_size_limit, threads,
+    MemoryStats, channels_last, empty_cache, is_channels_last, libtorch_version, memory_stats,
+    reset_peak_memory, set_cudnn_benchmark, set_deterministic, set_tf32, set_threads, threads,
 };
+pub use signals::{exit_now, is_ignored, survive_file_size_limit};
+pub use tensor_file::TensorFile;
+pub use weight::Weight;

@@ -34,24 +34,6 @@ pub fn set_cudnn_benchmark(on: bool) {
     ffi::checked("the cuDNN benchmark setting", status).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// Ends the process at once, while other threads may be inside libtorch.
-///
-/// `std::process::exit` would take libtorch's globals down under their feet, and the process would end by a crash.
-pub fn exit_now(code: i32) -> ! {
-    unsafe extern "C" {
-        fn _exit(code: std::ffi::c_int) -> !;
-    }
-    // SAFETY: the C library's function of this name and signature, which takes any code and never returns.
-    unsafe { _exit(code) }
-}
-
-/// From now on a write beyond the limit on file sizes (`ulimit -f`) fails as one on a full disk does, where the system
-/// would end the process without a word.
-pub fn survive_file_size_limit() {
-    // SAFETY: ignoring a signal installs no handler, and nothing here waits for this one.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-}
-
 /// A CUDA device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryStats {

@@ -1,30 +1,29 @@
 //! The checkpoint node and `grad` against plain tch.
 #![allow(clippy::unwrap_used)] // a test may panic
-#![allow(clippy::arc_with_non_send_sync)] // `checkpoint` asks for an Arc of a network, which is not Sync
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Generator, checkpoint, grad};
+use torch_ext::{Generator, Weight, checkpoint, grad};
 
 /// Two layers with a residual, as a network's block is.
 struct Block {
-    into: Tensor,
-    out: Tensor,
+    into: Weight,
+    out: Weight,
 }
 
 impl Block {
     fn new(seed: u64, learns: bool) -> Arc<Self> {
         let g = Generator::cpu(seed);
-        let weight = || (g.randn(&[24, 24]) * 0.2).set_requires_grad(learns);
+        let weight = || Weight::from((g.randn(&[24, 24]) * 0.2).set_requires_grad(learns));
         Arc::new(Self { into: weight(), out: weight() })
     }
 }
 
 fn forward(block: &Block, inputs: &[Tensor]) -> Tensor {
     let (x, context) = (&inputs[0], &inputs[1]);
-    x + (x.matmul(&block.into) + context).silu().matmul(&block.out)
+    x + (x.matmul(&*block.into) + context).silu().matmul(&*block.out)
 }
 
 fn inputs(seed: u64) -> [Tensor; 2] {
@@ -199,4 +198,17 @@ fn grad_says_what_is_wrong_instead_of_panicking() {
     assert!(message.contains("1 outputs need as many output gradients, not 0"), "{message}");
     let constant = Tensor::ones([1], (Kind::Float, Device::Cpu));
     assert!(grad(&[&constant], &[&x], None, false).is_err());
+}
+
+#[test]
+fn undefined_tensors_are_refused() {
+    torch_ext::init();
+    let (x, undefined) = (Tensor::ones([1], (Kind::Float, Device::Cpu)), Tensor::new());
+    let x = x.set_requires_grad(true);
+    assert!(grad(&[&undefined], &[&x], None, false).is_err());
+    assert!(grad(&[&x], &[&undefined], None, false).is_err());
+    fn nothing((): &(), _: &[Tensor]) -> Tensor {
+        Tensor::new()
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| checkpoint(&Arc::new(()), &[x], nothing))).is_err());
 }

@@ -63,6 +63,46 @@ fn bytes_that_are_no_state_are_refused_and_change_nothing() {
     }
 }
 
+/// Where a state keeps how many numbers are left, which of 624 is next, and the flag of a spare normal number.
+const LEFT: usize = 8;
+const NEXT: usize = 16;
+const SPARE: usize = 5052;
+
+#[test]
+fn a_state_that_would_read_behind_its_numbers_is_refused_and_changes_nothing() {
+    let g = Generator::cpu(7);
+    let _ = g.rand(&[3]);
+    let state = g.state();
+    let left = u32::from_le_bytes(state[LEFT..LEFT + 4].try_into().unwrap());
+    let next = u64::from_le_bytes(state[NEXT..NEXT + 8].try_into().unwrap());
+    assert_eq!(u64::from(left) + next, 625, "the places are still where they were");
+    let forged = |left: u32, next: u64| {
+        let mut forged = state.clone();
+        forged[LEFT..LEFT + 4].copy_from_slice(&left.to_le_bytes());
+        forged[NEXT..NEXT + 8].copy_from_slice(&next.to_le_bytes());
+        forged
+    };
+    for (left, next) in [(624, 624), (left + 1, next), (624, 2), (0, 0), (u32::MAX, 0), (1, 625)] {
+        assert!(g.set_state(&forged(left, next)).is_err(), "{left} left, {next} next");
+    }
+    assert!(g.set_state(&forged(left, next | 1 << 32)).is_err(), "it is cut to 32 bits");
+    let mut flagged = state.clone();
+    flagged[SPARE] = 2; // neither true nor false
+    assert!(g.set_state(&flagged).is_err());
+    assert_eq!(g.state(), state);
+}
+
+#[test]
+fn every_state_that_a_generator_gives_is_taken() {
+    let g = Generator::cpu(3);
+    for count in [0, 1, 2, 15, 16, 600, 21, 1, 1, 1300] {
+        let _ = (g.randn(&[count]), g.rand(&[count % 3]));
+        let other = Generator::cpu(0);
+        other.set_state(&g.state()).unwrap();
+        assert!(other.twin().randn(&[700]).equal(&g.twin().randn(&[700])));
+    }
+}
+
 #[test]
 fn generators_share_nothing() {
     let _alone = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);

@@ -63,3 +63,23 @@ fn channels_last_changes_the_layout_and_not_the_values() {
     assert!(gradient.equal(&x.full_like(2.0)));
     assert!(!torch_ext::is_channels_last(&Tensor::from_slice(&[1.0])));
 }
+
+#[test]
+fn a_signal_that_the_parent_ignored_is_known() {
+    const HANGUP: i32 = 1; // on every Unix
+    if std::env::var_os("TORCH_EXT_IS_CHILD").is_some() {
+        assert!(torch_ext::is_ignored(HANGUP));
+        return;
+    }
+    assert!(!torch_ext::is_ignored(HANGUP) && !torch_ext::is_ignored(-1));
+    let test = std::env::current_exe().unwrap();
+    let child = format!(
+        "trap '' HUP; exec '{}' --exact a_signal_that_the_parent_ignored_is_known",
+        test.display()
+    );
+    let status = std::process::Command::new("sh")
+        .args(["-c", &child])
+        .env("TORCH_EXT_IS_CHILD", "1")
+        .status();
+    assert!(status.unwrap().success());
+}

@@ -1,8 +1,4 @@
 //! The levels of the U-Net: down, middle, up.
-#![expect(
-    clippy::arc_with_non_send_sync,
-    reason = "the checkpointing node in torch-ext shares a block with the backward pass and says why that is sound"
-)]
 
 use std::sync::Arc;
 

@@ -15,12 +15,11 @@ use std::path::{Path, PathBuf};
 use embeddings::file::{BaseRecord, FileError, hex};
 use models::ModelError;
 use models::params::ParamSource as _;
-use models::weights::{Checkpoint, weight_files, write_described};
-use safetensors::SafeTensors;
+use models::weights::{Checkpoint, table_of_contents, weight_files, write_described};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
-use torch_ext::MappedFile;
+use torch_ext::TensorFile;
 
 use super::shape::{FusionShape, GeneratorShape};
 use crate::evaluate::Hashed;
@@ -120,8 +119,8 @@ impl PoseWeights {
             let what = "pose weights are a .safetensors file; give the one that `pose train-generator` wrote";
             return Err(invalid(what.to_owned()).into());
         }
-        let map = MappedFile::open(path).map_err(Error::io(path, "read"))?;
-        let (_, header) = SafeTensors::read_metadata(map.bytes()).map_err(|e| {
+        let file = TensorFile::open(path).map_err(Error::io(path, "read"))?;
+        let (_, header) = table_of_contents(&file).map_err(|e| {
             invalid(format!("not a whole safetensors file ({e}); copy or fetch it again"))
         })?;
         let json = header.metadata().as_ref().and_then(|metadata| metadata.get(RECORD_KEY));
