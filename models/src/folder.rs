@@ -229,7 +229,7 @@ fn token_table_name(weights: &Checkpoint) -> String {
 
 /// Python writes infinities into this file, which are no JSON; the schedule reads it itself.
 fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
-    let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
+    let text = torch_ext::file::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
     if !text.trim_start().starts_with('{') {
         return Err(ModelError::invalid(path, "not a scheduler's configuration; fetch it again"));
     }
@@ -249,7 +249,7 @@ pub(crate) fn model_type(path: &Path) -> Result<String, ModelError> {
 
 /// Reads a configuration; numbers that become sizes of tensors are checked, at every depth.
 pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let text = fs::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
+    let text = torch_ext::file::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
     let invalid = |e: serde_json::Error| {
         let what = format!("not the configuration that was expected ({e}); fetch it again");
         ModelError::invalid(path, what)

@@ -1,6 +1,5 @@
 //! CLIP's byte-pair tokenizer, from `vocab.json` and `merges.txt` or from `tokenizer.json`.
 
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -92,7 +91,8 @@ impl Tokenizer {
             if !path.is_file() {
                 continue;
             }
-            let text = fs::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
+            let text =
+                torch_ext::file::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
             let read: TokenizerConfig = serde_json::from_str(&text)
                 .map_err(|e| ModelError::invalid(&path, format!("not a tokenizer's: {e}")))?;
             config.pad_token = read.pad_token.or(config.pad_token);

@@ -183,7 +183,7 @@ fn cached_snapshot(id: &Path) -> Option<PathBuf> {
     };
     let hub = variable("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub")))?;
     let model = hub.join(format!("models--{owner}--{name}"));
-    let commit = std::fs::read_to_string(model.join("refs/main")).ok()?;
+    let commit = torch_ext::file::read_to_string(model.join("refs/main")).ok()?;
     let snapshot = model.join("snapshots").join(commit.trim());
     snapshot.is_dir().then_some(snapshot)
 }

@@ -1,6 +1,5 @@
 //! The prompts that a concept is trained with: lines with `{}` where the concept's word goes.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +96,7 @@ impl Templates {
 
     /// The templates of a file: one a line; empty lines and lines that begin with `#` do not count.
     pub fn from_file(file: &Path) -> Result<Self, TemplateError> {
-        let text = fs::read_to_string(file)
+        let text = torch_ext::file::read_to_string(file)
             .map_err(|source| TemplateError::Unreadable { file: file.into(), source })?;
         Self::parse(&text, &file.to_string_lossy())
     }

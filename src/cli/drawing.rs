@@ -172,7 +172,7 @@ fn split_name(concept: &str) -> (Option<String>, PathBuf) {
 }
 
 fn read_prompts(path: &PathBuf) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match torch_ext::file::read_to_string(path) {
         Ok(text) => text,
         Err(source) => bail!(pipelines::Error::Io { path: path.clone(), verb: "read", source }),
     };

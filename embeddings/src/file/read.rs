@@ -1,6 +1,5 @@
 //! Reading: our files, and those of other tools that hold the same things.
 
-use std::fs;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
@@ -17,7 +16,7 @@ impl ConceptFile {
     /// opened.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let invalid = |what: String| FileError::Invalid { path: path.to_owned(), what };
-        let bytes = fs::read(path).map_err(|source| FileError::Io {
+        let bytes = torch_ext::file::read(path).map_err(|source| FileError::Io {
             path: path.to_owned(),
             verb: "read",
             source,

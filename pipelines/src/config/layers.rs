@@ -121,7 +121,7 @@ fn variant(method: &str, name: &str) -> Result<Table, Error> {
 
 fn read(path: &Path) -> Result<Table, Error> {
     let name = path.display();
-    let text = std::fs::read_to_string(path)
+    let text = torch_ext::file::read_to_string(path)
         .map_err(|e| Error::Usage(format!("{name}: cannot be read: {e}{}", models::advice(&e))))?;
     text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));

@@ -1,6 +1,5 @@
 //! All that two evaluations must share for their numbers to be compared.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -55,7 +54,7 @@ impl Hashed {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         for path in files {
-            let mut file = File::open(path).map_err(Error::io(path, "read"))?;
+            let mut file = torch_ext::file::open(path).map_err(Error::io(path, "read"))?;
             loop {
                 match file.read(&mut buffer).map_err(Error::io(path, "read"))? {
                     0 => break,

@@ -122,7 +122,7 @@ impl Results {
 
 /// Reads a JSON file of a known form.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let text = torch_ext::file::read_to_string(path).map_err(Error::io(path, "read"))?;
     serde_json::from_str(&text).map_err(|e| {
         Error::Usage(format!(
             "{} does not hold {what} ({e}); give the file of a finished evaluation, or evaluate again into another folder",

@@ -74,7 +74,8 @@ impl Concepts {
         for (wanted, file) in uses.into_iter().zip(&files) {
             let concept = wanted.concept(file, base)?;
             let word = concept.placeholder().to_owned();
-            let bytes = std::fs::read(&wanted.path).map_err(Error::io(&wanted.path, "read"))?;
+            let bytes =
+                torch_ext::file::read(&wanted.path).map_err(Error::io(&wanted.path, "read"))?;
             let hash = hex(&Sha256::digest(bytes));
             used.push(UsedConcept { placeholder: word.clone(), hash, options: wanted.options });
             let (part, class) = ((concept, wanted.layers), file.record.class.clone());

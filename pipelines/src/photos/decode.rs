@@ -1,6 +1,5 @@
 //! From a photo's bytes to upright RGB pixels over white.
 
-use std::fs::File;
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
@@ -66,8 +65,8 @@ pub(super) fn upright(
 pub(super) fn dimensions(file: &Path, format: ImageFormat) -> Result<(u32, u32), PhotoError> {
     let broken =
         |error: ImageError| PhotoError::Broken { file: file.into(), reason: error.to_string() };
-    let bytes =
-        File::open(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
+    let bytes = torch_ext::file::open(file)
+        .map_err(|source| PhotoError::File { file: file.into(), source })?;
     let mut reader = ImageReader::with_format(BufReader::new(bytes), format);
     reader.limits(Limits::no_limits());
     let mut decoder = reader.into_decoder().map_err(broken)?;

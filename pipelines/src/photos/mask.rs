@@ -1,6 +1,5 @@
 //! Masks: which part of a photo is the subject.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
@@ -60,7 +59,8 @@ pub fn read_masked(photo: &Path, mask: &Path) -> Result<RgbImage, PhotoError> {
 
 /// How much of each place a mask keeps, 255 for all of it.
 fn kept(mask: &Path) -> Result<GrayImage, PhotoError> {
-    let bytes = fs::read(mask).map_err(|source| PhotoError::File { file: mask.into(), source })?;
+    let bytes = torch_ext::file::read(mask)
+        .map_err(|source| PhotoError::File { file: mask.into(), source })?;
     let mask = decode::upright(mask, &bytes, scan::format(mask)?)?;
     if mask.color().has_alpha() {
         let alpha = mask.to_rgba8();

@@ -14,7 +14,6 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
@@ -65,7 +64,7 @@ impl PhotoSet {
         let mut photos: Vec<Photo> = Vec::with_capacity(entries.len());
         let mut fingerprints: Vec<Fingerprint> = Vec::with_capacity(entries.len());
         for scan::Entry { path, format, caption } in entries {
-            let bytes = fs::read(&path)
+            let bytes = torch_ext::file::read(&path)
                 .map_err(|source| PhotoError::File { file: path.clone(), source })?;
             let upright = decode::decode(&path, &bytes, format)?;
             let original = upright.dimensions();
@@ -131,7 +130,8 @@ pub fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<Notice>), PhotoError> {
 
 /// One whole picture, upright, over white: for encoders that cut it by a rule of their own.
 pub fn read(file: &Path) -> Result<RgbImage, PhotoError> {
-    let bytes = fs::read(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
+    let bytes = torch_ext::file::read(file)
+        .map_err(|source| PhotoError::File { file: file.into(), source })?;
     decode::decode(file, &bytes, scan::format(file)?)
 }
 

@@ -1,7 +1,7 @@
 //! Which files of a folder are photos: told by their first bytes, not by their names alone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -132,7 +132,7 @@ pub(super) fn format(path: &Path) -> Result<ImageFormat, PhotoError> {
 fn kind(path: &Path) -> Result<Kind, PhotoError> {
     let unreadable = |source| PhotoError::File { file: path.into(), source };
     let mut head = Vec::with_capacity(HEAD);
-    File::open(path)
+    torch_ext::file::open(path)
         .map_err(unreadable)?
         .take(HEAD as u64)
         .read_to_end(&mut head)
@@ -199,7 +199,8 @@ fn is_raw(extension: &str) -> bool {
 
 /// The first line of a caption file, trimmed; `None` where it holds no text.
 fn caption(file: &Path, report: &mut Vec<Notice>) -> Result<Option<String>, PhotoError> {
-    let bytes = fs::read(file).map_err(|source| PhotoError::File { file: file.into(), source })?;
+    let bytes = torch_ext::file::read(file)
+        .map_err(|source| PhotoError::File { file: file.into(), source })?;
     let text = String::from_utf8(bytes).map_err(|_| PhotoError::Caption { file: file.into() })?;
     let mut lines = text.trim_start_matches('\u{feff}').trim().lines();
     let Some(first) = lines.next() else {

@@ -1,6 +1,6 @@
 //! PNG files, written whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -99,7 +99,7 @@ pub fn write(
 /// How the picture at `path` was made.
 pub fn read_parameters(path: &Path) -> Result<PictureParameters, PictureError> {
     let unreadable = |source| PictureError::Read { path: path.into(), source };
-    let file = File::open(path).map_err(|error| unreadable(error.into()))?;
+    let file = torch_ext::file::open(path).map_err(|error| unreadable(error.into()))?;
     let reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(unreadable)?;
     let info = reader.info();
     let latin1 = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == OWN_KEY);

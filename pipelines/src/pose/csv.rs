@@ -83,7 +83,7 @@ fn rows<'a>(
 
 /// The pairs of a list.
 pub(super) fn pairs(list: &Path, faults: &mut Vec<Fault>) -> Result<Vec<Named>, Error> {
-    let text = fs::read_to_string(list).map_err(Error::io(list, "read"))?;
+    let text = torch_ext::file::read_to_string(list).map_err(Error::io(list, "read"))?;
     let mut named = Vec::new();
     for (line, row) in rows(list, &text, "from,to", faults) {
         let cells: Vec<&str> = row.split(',').map(str::trim).collect();
@@ -119,7 +119,7 @@ impl Annotations {
 pub(super) fn annotations(list: &Path, faults: &mut Vec<Fault>) -> Result<Annotations, Error> {
     let name = list.file_name().unwrap_or_default().to_string_lossy();
     let file = list.with_file_name(name.replace("-pairs-", "-annotation-"));
-    let text = fs::read_to_string(&file).map_err(Error::io(&file, "read"))?;
+    let text = torch_ext::file::read_to_string(&file).map_err(Error::io(&file, "read"))?;
     let mut found = HashMap::new();
     for (line, row) in rows(&file, &text, "name:keypoints_y:keypoints_x", faults) {
         match annotation(row) {

@@ -132,7 +132,7 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// The sound pairs of a JSON list.
     fn json(&mut self, list: &Path) -> Result<Vec<Pair>, Error> {
-        let text = std::fs::read_to_string(list).map_err(Error::io(list, "read"))?;
+        let text = torch_ext::file::read_to_string(list).map_err(Error::io(list, "read"))?;
         let named = pairs(list, &text, &mut self.survey.faults);
         self.survey.pairs += named.len();
         let mut sound = Vec::new();

@@ -1,6 +1,5 @@
 //! Joints in files: eighteen lines `x y`, or a row of an annotation CSV.
 
-use std::fs;
 use std::path::Path;
 
 use super::{Fault, Frame, JOINTS, Skeleton};
@@ -25,7 +24,7 @@ pub(super) fn read_all(
     picture: (u32, u32),
 ) -> Result<Skeleton, Vec<Fault>> {
     let fault = |line: Option<usize>, what: String| Fault::at(file, line, what);
-    let bytes = fs::read(file).map_err(|source| {
+    let bytes = torch_ext::file::read(file).map_err(|source| {
         vec![fault(None, format!("cannot be read: {source}{}", models::advice(&source)))]
     })?;
     let text = String::from_utf8(bytes).map_err(|_| {
@@ -157,6 +156,8 @@ fn beyond(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use proptest::prelude::*;
 
     /// A person who stands in the margin frame, in lines.

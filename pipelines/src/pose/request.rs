@@ -203,7 +203,7 @@ pub fn generate(
     let _ = report(Progress::Phase("reading the pose weights")); // asked again at the first step
     let encoder = request.source_encoder.as_deref();
     let generator = PoseGenerator::load(weights, base, encoder, plan.kind, plan.device)?;
-    let hash = std::fs::read(weights.path()).map_err(Error::io(weights.path(), "read"))?;
+    let hash = torch_ext::file::read(weights.path()).map_err(Error::io(weights.path(), "read"))?;
     let hash = hex(&Sha256::digest(&hash));
     let mut sampling = PoseSampling { steps: request.steps, ..PoseSampling::default() };
     sampling.scales = request.scales;

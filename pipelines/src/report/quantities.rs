@@ -18,7 +18,7 @@ pub(super) struct Series {
 /// Reads a log of JSON lines. Every number beside `step` is a quantity, on its own or in a list of `[name, number]`
 /// pairs or in an object. What is no number, and a last line that was cut off, is passed over.
 pub(super) fn read(path: &Path) -> Result<Vec<Series>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let text = torch_ext::file::read_to_string(path).map_err(Error::io(path, "read"))?;
     let mut all = Vec::new();
     for line in text.lines() {
         let Ok(line) = serde_json::from_str::<Map<String, Value>>(line) else { continue };

@@ -23,7 +23,7 @@ impl StepLog {
         let path = folder.join("log.jsonl");
         let (mut kept, mut measured) = (String::new(), Vec::new());
         if step > 0 && path.is_file() {
-            let file = File::open(&path).map_err(Error::io(&path, "read"))?;
+            let file = torch_ext::file::open(&path).map_err(Error::io(&path, "read"))?;
             for line in BufReader::new(file).lines() {
                 let line = line.map_err(Error::io(&path, "read"))?;
                 // A line of a step is a measurement of nothing.

@@ -67,7 +67,7 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
         let text = format!("{}: no state to resume from; start without --resume", path.display());
         return Err(Error::Usage(text));
     }
-    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let bytes = torch_ext::file::read(&path).map_err(Error::io(&path, "read"))?;
     let header = SafeTensors::read_metadata(&bytes).map_err(|_| damaged(&path, "not whole"))?.1;
     let metadata = header.metadata().clone().unwrap_or_default();
     match metadata.get("identity") {
@@ -111,7 +111,7 @@ fn damaged(path: &Path, what: &str) -> Error {
 pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
     let path = folder.join(FILE);
     let damaged = |what: &str| damaged(&path, what);
-    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+    let bytes = torch_ext::file::read(&path).map_err(Error::io(&path, "read"))?;
     let header = SafeTensors::read_metadata(&bytes).map_err(|_| damaged("not whole"))?.1;
     let metadata = header.metadata().clone().unwrap_or_default();
     let file = SafeTensors::deserialize(&bytes).map_err(|_| damaged("not whole"))?;
