@@ -6,6 +6,7 @@ use embeddings::PromptError;
 use embeddings::file::FileError;
 use models::ModelError;
 use models::schedule::ScheduleError;
+use torch_ext::TorchError;
 
 use crate::photos::PhotoError;
 use crate::picture::PictureError;
@@ -141,17 +142,25 @@ impl Error {
         move |source| Self::Io { path, verb, source }
     }
 
-    /// tch panics where libtorch fails; this turns the message of such a panic into an error.
-    pub(crate) fn from_panic(message: &str, doing: &'static str) -> Self {
+    /// Turns the message of a panic into an error: tch and `torch-ext` panic where libtorch fails.
+    pub fn from_panic(message: &str, doing: &'static str) -> Self {
         // `called Result::unwrap() on an Err value: Torch("MESSAGE\nException raised from ...")`
-        match message.split_once("Torch(\"") {
-            Some((_, quoted)) => Self::from_libtorch(quoted, doing),
+        match message.split_once("Torch(\"").or_else(|| message.split_once(TorchError::REFUSED)) {
+            Some((_, words)) => Self::from_libtorch(words, doing),
             None => Self::Fault { doing, message: message.replace('\n', " ") },
         }
     }
 
     fn from_libtorch(message: &str, doing: &'static str) -> Self {
-        let memory = ["out of memory", "can't allocate memory", "not enough memory"];
+        // Of the CPU, CUDA, oneDNN, the C++ library, cuBLAS and cuDNN.
+        let memory = [
+            "can't allocate memory",
+            "not enough memory",
+            "out of memory",
+            "out_of_memory",
+            "bad_alloc",
+            "ALLOC_FAILED",
+        ];
         if memory.iter().any(|needle| message.contains(needle)) {
             return Self::OutOfMemory { doing };
         }
