@@ -1,6 +1,7 @@
 //! `personalize`: learn a concept from a few photos with a frozen Stable Diffusion, and draw it.
 //!
 //! What was typed ([`cli`]) becomes a checked plan in `pipelines`; the commands here show what it reports.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic where a write fails; `output` does not
 
 mod cli;
 mod commands;
@@ -16,27 +17,48 @@ use cli::{Cli, Command, ConceptCommand, PoseCommand};
 use pipelines::distill::DistillRequest;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // What was typed may be the name of a foreign file, so clap's words go the way of all others.
+            error.render().to_string().trim_end().lines().for_each(output::say);
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            output::wrote(help.print());
+            return output::end(ExitCode::SUCCESS);
+        }
+    };
     quiet_panics(&cli.command);
     torch_ext::survive_file_size_limit();
     // `pipelines` turns libtorch's failures into errors; what still arrives here is a fault of ours.
     let result = std::panic::catch_unwind(|| run(cli.command)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let message = text.unwrap_or_default();
-        Err(pipelines::Error::Fault { doing: "starting", message }.into())
+        Err(pipelines::Error::from_panic(&text.unwrap_or_default(), "starting").into())
     });
-    result.unwrap_or_else(|error| {
+    output::end(result.unwrap_or_else(|error| {
         if let Some(error) = error.downcast_ref::<pipelines::Error>() {
-            eprintln!("error: {error}");
+            output::say(format_args!("error: {error}"));
             return ExitCode::from(error.exit_code());
         }
-        eprintln!("error: {error:#}");
+        output::say(format_args!("error: {error:#}"));
         ExitCode::FAILURE
+    }))
+}
+
+/// Refuses to start where the working directory has been removed: no relative path means anything there, and oneMKL ends
+/// the process without a word of ours.
+fn working_directory() -> Result<(), pipelines::Error> {
+    std::env::current_dir().map(drop).map_err(|error| {
+        pipelines::Error::Usage(format!(
+            "the working directory cannot be found ({error}); change to one that exists and try again"
+        ))
     })
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    working_directory()?;
     match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),

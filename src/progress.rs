@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
+
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 /// Progress of one command on stderr.
@@ -25,7 +27,7 @@ impl Progress {
     /// A line above the bar.
     pub fn say(&self, text: impl Display) {
         if !self.quiet {
-            self.above(|| eprintln!("{text}"));
+            self.above(|| output::say(text));
         }
     }
 
@@ -39,7 +41,7 @@ impl Progress {
 
     /// Warnings are shown even when quiet.
     pub fn warn(&self, text: impl Display) {
-        self.above(|| eprintln!("warning: {text}"));
+        self.above(|| output::say(format_args!("warning: {text}")));
     }
 
     /// Moves on to `done` of `total`.
@@ -65,7 +67,7 @@ impl Progress {
         } else if self.last_line.elapsed() >= BETWEEN_LINES || done == total {
             self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs();
-            eprintln!("{done}/{total} after {seconds} s {text}");
+            output::say(format_args!("{done}/{total} after {seconds} s {text}"));
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Show {
     pub progress: Progress,
     /// Whether events are JSON.
     pub json: bool,
+    /// The step that the run began after.
+    from: u64,
     steps: u64,
     /// The terms of a step that are shown beside its loss.
     terms: &'static [&'static str],
@@ -39,7 +41,7 @@ pub struct Show {
 impl Show {
     /// Shows nothing yet.
     pub fn new(style: &OutputStyle, terms: &'static [&'static str]) -> Self {
-        Self { progress: Progress::new(style.quiet), json: style.json, steps: 0, terms }
+        Self { progress: Progress::new(style.quiet), json: style.json, from: 0, steps: 0, terms }
     }
 
     /// Says how a run ended; returns what it wrote, and the exit code.
@@ -51,9 +53,10 @@ impl Show {
         Ok(match outcome? {
             Outcome::Finished(path) => (Some(path), ExitCode::SUCCESS),
             Outcome::Interrupted(path) => {
-                self.progress.say(match path {
-                    Some(_) => "interrupted; go on with the same command and --resume",
-                    None => "interrupted before the first step; nothing was saved",
+                self.progress.say(if path.is_none() && self.from == 0 {
+                    "interrupted before the first step; nothing was saved"
+                } else {
+                    "interrupted; go on with the same command and --resume"
                 });
                 (path, ExitCode::from(interrupt::EXIT_CODE))
             }
@@ -69,7 +72,7 @@ impl Observer for Show {
         match event {
             Event::Phase { doing } => self.progress.say(doing),
             Event::Start { from, steps, learning_rate, parameters } => {
-                self.steps = *steps;
+                (self.from, self.steps) = (*from, *steps);
                 let resumed = if *from > 0 { format!(" from step {from}") } else { String::new() };
                 self.progress.say(format!(
                     "training {parameters} numbers for {steps} steps{resumed}, learning rate {learning_rate} in force"

@@ -87,8 +87,7 @@ pub fn inspect(file: &Path, base: Option<&Path>, as_json: bool) -> Result<ExitCo
         ));
     }
     for (name, value) in lines {
-        // The file is somebody else's: no escape sequence of it reaches the terminal.
-        output::line(format!("{name:<11} {}", value.replace(char::is_control, "\u{fffd}")));
+        output::line(format!("{name:<11} {value}"));
     }
     Ok(ExitCode::SUCCESS)
 }
