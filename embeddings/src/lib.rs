@@ -15,6 +15,7 @@ mod neti;
 mod pair;
 mod prompt;
 mod textual_inversion;
+mod word;
 mod xti;
 
 pub use concept::{Adjustment, Concept, Injection, Site, Varies};
@@ -23,6 +24,9 @@ pub use cones::{Cones, ConesRows, ConesSettings};
 pub use mixed::Mixed;
 pub use neti::{Mapper, MapperConfig, Neti, NetiSettings, NormMode};
 pub use pair::PromptPair;
-pub use prompt::{Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in};
+pub use prompt::{
+    Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in, start_of,
+};
 pub use textual_inversion::{Initializer, TextualInversion};
+pub use word::{composed, replace_word, same_word};
 pub use xti::Xti;

@@ -3,9 +3,12 @@
 //! The text is split at the placeholders first; what is between them goes through the tokenizer. So the
 //! ids around a concept are the same whatever stands in its place.
 
+use std::borrow::Cow;
+
 use models::tokenizer::Tokenizer;
 
 use crate::Concept;
+use crate::word::{composed, length_at, same_word};
 
 /// A tokenised prompt: start, words, end, padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct PromptTokens {
     pub slots: Vec<Slot>,
     /// The position of the end token.
     pub end: usize,
+    /// The text that was cut off the prompt's end; empty where all of it fits.
+    pub cut: String,
 }
 
 /// One position of a prompt that a concept's vector fills.
@@ -60,8 +65,8 @@ pub enum PromptError {
     },
     /// More tokens than the text encoder reads.
     #[error(
-        "the prompt '{}' has {found} tokens, but {limit} fit; beyond the end: '{beyond}'; shorten it (generate cuts it with --truncate)",
-        start_of(prompt)
+        "the prompt '{}' has {found} tokens, but {limit} fit; beyond the end: '{}'; shorten it{}",
+        start_of(prompt), start_of(beyond), if *cuttable { " (generate cuts it with --truncate)" } else { "" }
     )]
     TooLong {
         /// The prompt.
@@ -72,6 +77,33 @@ pub enum PromptError {
         limit: usize,
         /// The text that does not.
         beyond: String,
+        /// Whether no concept lies there, so that it can be cut off.
+        cuttable: bool,
+    },
+    /// A concept that no prompt has room for.
+    #[error(
+        "the concept {placeholder} has {vectors} vectors, but a prompt has room for {limit} tokens in all; take a concept of fewer vectors, 1 to 8 are usual"
+    )]
+    ConceptTooLong {
+        /// The concept's word.
+        placeholder: String,
+        /// Its vectors.
+        vectors: usize,
+        /// The tokens that fit.
+        limit: usize,
+    },
+    /// Concepts that have no room together.
+    #[error(
+        "the concepts of the prompt '{}' take {found} tokens together, but {limit} fit; take one of them out",
+        start_of(prompt)
+    )]
+    ConceptsTooLong {
+        /// The prompt.
+        prompt: String,
+        /// The tokens of all its concepts.
+        found: usize,
+        /// Those that fit.
+        limit: usize,
     },
     /// With the class in the concept's place the prompt is too long.
     #[error(
@@ -126,7 +158,7 @@ pub enum PromptError {
 }
 
 /// Enough of a prompt to know it by.
-pub(crate) fn start_of(prompt: &str) -> String {
+pub fn start_of(prompt: &str) -> String {
     match prompt.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", prompt[..end].trim_end()),
         None => prompt.to_owned(),
@@ -174,22 +206,26 @@ impl PromptTokens {
         tokenizer: &Tokenizer,
         overflow: Overflow,
     ) -> Result<Self, PromptError> {
+        let prompt = &*composed(prompt);
         refuse_unknown(prompt, concepts)?;
+        let words: Vec<_> =
+            concepts.iter().map(|concept| composed(concept.placeholder())).collect();
         let mut tails = Vec::new(); // concepts whose tail the prompt's end holds
         let mut tokens = Vec::new(); // (id or slot, the byte of the prompt where it starts)
         let mut rest = 0;
         while rest < prompt.len() {
-            let found = next_concept(prompt, rest, concepts);
-            let text_end = found.map_or(prompt.len(), |(at, _)| at);
+            let found = next_concept(prompt, rest, &words);
+            let text_end = found.map_or(prompt.len(), |(at, ..)| at);
             for (id, span) in tokenizer.encode_spans(&prompt[rest..text_end]) {
                 tokens.push((Token::Word(id), rest + span.start));
             }
-            let Some((at, concept)) = found else { break };
-            let words = concepts[concept].words();
-            let slot = |vector| Token::Slot { concept, vector, word: words.get(vector).copied() };
+            let Some((at, length, concept)) = found else { break };
+            let stand_ins = concepts[concept].words();
+            let slot =
+                |vector| Token::Slot { concept, vector, word: stand_ins.get(vector).copied() };
             let vectors = 0..concepts[concept].num_tokens();
             tokens.extend(vectors.map(|vector| (slot(vector), at)));
-            rest = at + concepts[concept].placeholder().len();
+            rest = at + length;
             if !tails.contains(&concept) {
                 tails.push(concept);
             }
@@ -203,22 +239,19 @@ impl PromptTokens {
         }
         let tail = |concept: &usize| concepts[*concept].tail();
         let limit = (tokenizer.length() - 2).saturating_sub(tails.iter().map(tail).sum());
+        let mut cut = String::new();
         if let Some(&(_, byte)) = tokens.get(limit) {
+            refuse_without_room(prompt, concepts, &tokens, limit)?;
+            // A token may be a part of a character.
+            let start = (0..=byte).rfind(|&i| prompt.is_char_boundary(i)).unwrap_or(0);
+            prompt[start..].trim().clone_into(&mut cut);
+            let found = tokens.len();
+            let lost = tokens.drain(limit..).find_map(|(token, _)| token.concept());
             if overflow == Overflow::Refuse {
-                // A token may be a part of a character.
-                let start = (0..=byte).rfind(|&i| prompt.is_char_boundary(i)).unwrap_or(0);
-                return Err(PromptError::TooLong {
-                    prompt: prompt.to_owned(),
-                    found: tokens.len(),
-                    limit,
-                    beyond: prompt[start..].trim().to_owned(),
-                });
+                let (prompt, cuttable) = (prompt.to_owned(), lost.is_none());
+                return Err(PromptError::TooLong { prompt, found, limit, beyond: cut, cuttable });
             }
-            let cut = tokens.drain(limit..).find_map(|(token, _)| match token {
-                Token::Slot { concept, .. } => Some(concept),
-                Token::Word(_) => None,
-            });
-            if let Some(concept) = cut {
+            if let Some(concept) = lost {
                 return Err(PromptError::ConceptCutOff {
                     prompt: prompt.to_owned(),
                     limit,
@@ -227,6 +260,7 @@ impl PromptTokens {
             }
         }
         let mut framed = Self::framed(tokens.into_iter().map(|(token, _)| token), tokenizer);
+        framed.cut = cut;
         match whole {
             Some(concept) => framed.take_over(concept),
             None => framed.append_tails(tails.into_iter().map(|i| (i, concepts[i]))),
@@ -265,7 +299,7 @@ impl PromptTokens {
         let end = ids.len();
         ids.push(tokenizer.end());
         ids.resize(tokenizer.length(), tokenizer.pad());
-        Self { ids, slots, end }
+        Self { ids, slots, end, cut: String::new() }
     }
 }
 
@@ -275,8 +309,39 @@ pub(crate) enum Token {
     Slot { concept: usize, vector: usize, word: Option<i64> },
 }
 
+impl Token {
+    /// The concept whose vector it is.
+    fn concept(self) -> Option<usize> {
+        match self {
+            Self::Slot { concept, .. } => Some(concept),
+            Self::Word(_) => None,
+        }
+    }
+}
+
+/// Refuses concepts that would not fit if the prompt held nothing else: then no shortening helps.
+fn refuse_without_room(
+    prompt: &str,
+    concepts: &[&dyn Concept],
+    tokens: &[(Token, usize)],
+    limit: usize,
+) -> Result<(), PromptError> {
+    let found = tokens.iter().filter_map(|(token, _)| token.concept());
+    if let Some(i) = found.clone().find(|&i| concepts[i].num_tokens() > limit) {
+        let (placeholder, vectors) =
+            (concepts[i].placeholder().to_owned(), concepts[i].num_tokens());
+        return Err(PromptError::ConceptTooLong { placeholder, vectors, limit });
+    }
+    match found.count() {
+        found if found > limit => {
+            Err(PromptError::ConceptsTooLong { prompt: prompt.to_owned(), found, limit })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn refuse_unknown(prompt: &str, concepts: &[&dyn Concept]) -> Result<(), PromptError> {
-    let known = |word: &str| concepts.iter().any(|c| c.placeholder().eq_ignore_ascii_case(word));
+    let known = |word: &str| concepts.iter().any(|c| same_word(c.placeholder(), word));
     match placeholders_in(prompt).find(|word| !known(word)) {
         None => Ok(()),
         Some(word) => {
@@ -291,21 +356,17 @@ fn refuse_unknown(prompt: &str, concepts: &[&dyn Concept]) -> Result<(), PromptE
     }
 }
 
-/// The first place at or after `from` where a placeholder stands, and whose it is; the longest wins.
-fn next_concept(prompt: &str, from: usize, concepts: &[&dyn Concept]) -> Option<(usize, usize)> {
-    let matches_at = |at: usize, word: &str| {
-        let Some(found) = prompt.get(at..at + word.len()) else { return false };
-        // A word without brackets must stand alone: "cat" is not in "category".
-        let glued = |outer: Option<char>, inner: Option<char>| {
-            outer.is_some_and(char::is_alphanumeric) && inner.is_some_and(char::is_alphanumeric)
-        };
-        let before = glued(prompt[..at].chars().next_back(), word.chars().next());
-        let after = glued(prompt[at + word.len()..].chars().next(), word.chars().next_back());
-        found.eq_ignore_ascii_case(word) && !before && !after
-    };
+/// The first place at or after `from` where one of these words stands, the bytes it takes and which it is; the longest
+/// wins. All is composed.
+fn next_concept(
+    prompt: &str,
+    from: usize,
+    words: &[Cow<'_, str>],
+) -> Option<(usize, usize, usize)> {
     prompt[from..].char_indices().find_map(|(offset, _)| {
         let at = from + offset;
-        let here = (0..concepts.len()).filter(|&i| matches_at(at, concepts[i].placeholder()));
-        here.max_by_key(|&i| concepts[i].placeholder().len()).map(|concept| (at, concept))
+        let here =
+            (0..words.len()).filter_map(|i| Some((at, length_at(prompt, at, &words[i])?, i)));
+        here.max_by_key(|&(_, length, _)| length)
     })
 }

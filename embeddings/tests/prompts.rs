@@ -84,6 +84,21 @@ fn a_concept_may_stand_first_last_and_twice_and_in_capitals() {
 }
 
 #[test]
+fn a_concept_is_found_in_either_case_of_any_script_and_however_its_letters_are_composed() {
+    let (cat, cafe) = (concept("<КОТ>", 1), concept("<cafe\u{301}>", 1));
+    let found = tokens("<кот> in a <CAF\u{c9}>", &[&cat, &cafe]).unwrap();
+    assert_eq!(found.slots.iter().map(|s| s.concept).collect::<Vec<_>>(), [0, 1]);
+    let error = tokens("a <cafe>", &[&cafe]).unwrap_err();
+    assert!(matches!(error, PromptError::UnknownConcept { .. }), "{error}");
+}
+
+#[test]
+fn a_prompt_is_the_same_however_its_letters_are_composed() {
+    let (one, two) = (tokens("a caf\u{e9}", &[]).unwrap(), tokens("a cafe\u{301}", &[]).unwrap());
+    assert_eq!(one, two);
+}
+
+#[test]
 fn the_longer_of_two_names_wins_and_a_plain_word_must_stand_alone() {
     let (cat, category) = (concept("cat", 1), concept("cat-toy", 1));
     let found = tokens("a cat-toy and a cat in a category", &[&cat, &category]).unwrap();
@@ -113,8 +128,32 @@ fn truncation_keeps_the_end_token_and_refuses_to_cut_a_concept() {
     let cut = |prompt: &str| PromptTokens::new(prompt, &[&cat], &tokenizer, Overflow::Truncate);
     let found = cut(&"snow ".repeat(80)).unwrap();
     assert_eq!((found.ids.len(), found.end, found.ids[76]), (77, 76, tokenizer.end()));
+    assert_eq!(found.cut, "snow snow snow snow snow");
+    assert_eq!(cut("snow").unwrap().cut, "");
     let lost = cut(&format!("{}<cat>", "snow ".repeat(80))).unwrap_err();
     assert!(matches!(lost, PromptError::ConceptCutOff { .. }), "{lost}");
+}
+
+#[test]
+fn what_does_not_help_against_a_long_prompt_is_not_advised() {
+    let (cat, many, half) = (concept("<cat>", 1), concept("<many>", 80), concept("<half>", 40));
+    let said = |prompt: &str, overflow| {
+        let concepts: [&dyn Concept; 3] = [&cat, &many, &half];
+        PromptTokens::new(prompt, &concepts, &tokenizer("sd1"), overflow).unwrap_err().to_string()
+    };
+    let snow = "snow ".repeat(80);
+    assert!(said(&snow, Overflow::Refuse).contains("--truncate"));
+    let behind = said(&format!("{snow}<cat>"), Overflow::Refuse);
+    assert!(behind.contains("shorten") && !behind.contains("--truncate"), "{behind}");
+    for overflow in [Overflow::Refuse, Overflow::Truncate] {
+        let alone = said("a <many>", overflow);
+        assert!(alone.contains("<many> has 80 vectors, but a prompt has room for 75"), "{alone}");
+        let both = said("<half> <half>", overflow);
+        assert!(both.contains("take 80 tokens together, but 75 fit"), "{both}");
+        for said in [alone, both] {
+            assert!(!said.contains("shorten") && !said.contains("truncate"), "{said}");
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use embeddings::replace_word;
+
 use crate::photos::PhotoSet;
 
 mod context;
@@ -108,7 +110,7 @@ impl Templates {
             let Some(caption) = photo.caption.clone() else {
                 return Err(TemplateError::NoCaption { photo: path, placeholder });
             };
-            let template = caption.replace(&placeholder, SLOT);
+            let template = replace_word(&caption, &placeholder, SLOT);
             if !template.contains(SLOT) {
                 return Err(TemplateError::CaptionWithoutConcept {
                     photo: path,
@@ -122,10 +124,8 @@ impl Templates {
     }
 
     fn parse(text: &str, file: &str) -> Result<Self, TemplateError> {
-        let numbered = text.trim_start_matches('\u{feff}').lines().map(str::trim).zip(1..);
-        let lines: Vec<_> = numbered
-            .filter(|(line, _)| !line.is_empty() && !line.starts_with('#'))
-            .map(|(line, number)| checked(line, || format!("{file}:{number}")))
+        let lines: Vec<_> = prompt_lines(text)
+            .map(|(number, line)| checked(line, || format!("{file}:{number}")))
             .collect::<Result<_, _>>()?;
         if lines.is_empty() {
             return Err(TemplateError::Empty { file: file.into() });
@@ -147,6 +147,13 @@ impl Templates {
     pub fn fill(&self, index: usize, placeholder: &str) -> String {
         self.lines[index].replace(SLOT, placeholder)
     }
+}
+
+/// The prompts of a file's text with the numbers of their lines, from 1: one a line, without space around it. Empty lines
+/// and lines that begin with `#` do not count, nor does the mark that Windows puts before UTF-8.
+pub fn prompt_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// The template if it has a slot with nothing glued to it.
@@ -230,7 +237,7 @@ mod tests {
 
     #[test]
     fn captions_take_the_placeholder_or_a_slot() {
-        for caption in ["<cat> and <cat> asleep", "{} and {} asleep"] {
+        for caption in ["<cat> and <cat> asleep", "<CAT> and <cat> asleep", "{} and {} asleep"] {
             let templates = Templates::from_captions(&captioned(Some(caption)), "<cat>").unwrap();
             assert_eq!(templates.fill(0, "<dog>"), "<dog> and <dog> asleep");
         }

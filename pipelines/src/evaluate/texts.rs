@@ -1,5 +1,7 @@
 //! The prompts as CLIP reads them.
 
+use embeddings::replace_word;
+
 use super::{ClipTextPolicy, Metric};
 use crate::templates::SLOT;
 
@@ -19,7 +21,7 @@ pub(super) fn texts(
             let first = words.first().map(stand_in).unwrap_or_default();
             let filled = template.replace(SLOT, &first);
             let rest = words.iter().skip(1);
-            let all = rest.fold(filled, |text, word| text.replace(&word.0, &stand_in(word)));
+            let all = rest.fold(filled, |text, word| replace_word(&text, &word.0, &stand_in(word)));
             all.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         templates.iter().map(text).collect::<Vec<_>>()
@@ -40,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_concept_s_place_takes_the_class_nothing_or_the_word() {
-        let templates = ["a {} in the <ink> style".to_owned()];
+        let templates = ["a {} in the <Ink> style".to_owned()];
         let words = [("<cat>".to_owned(), Some("cat".to_owned())), ("<ink>".to_owned(), None)];
         let text = |policy, metric| {
             let all = texts(&templates, &words, policy);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use embeddings::file::{ConceptFile, hex};
-use embeddings::{Adjustment, Concept, Mixed, PromptError, check_placeholder};
+use embeddings::{Adjustment, Concept, Mixed, PromptError, check_placeholder, same_word};
 use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 
@@ -37,7 +37,7 @@ pub(crate) fn words(
         let wanted = ConceptUse::parse(name.as_deref(), path)?;
         let record = ConceptFile::read(&wanted.path)?.record;
         let word = wanted.name.unwrap_or(record.token);
-        match words.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&word)) {
+        match words.iter_mut().find(|(known, _)| same_word(known, &word)) {
             Some((_, class)) => *class = class.take().or(record.class),
             None => words.push((word, record.class)),
         }
@@ -79,7 +79,7 @@ impl Concepts {
             let hash = hex(&Sha256::digest(bytes));
             used.push(UsedConcept { placeholder: word.clone(), hash, options: wanted.options });
             let (part, class) = ((concept, wanted.layers), file.record.class.clone());
-            match words.iter_mut().find(|w| w.word.eq_ignore_ascii_case(&word)) {
+            match words.iter_mut().find(|w| same_word(&w.word, &word)) {
                 Some(known) => {
                     known.parts.push(part);
                     known.class = known.class.take().or(class);

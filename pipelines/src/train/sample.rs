@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use embeddings::{Concept, Conditioner, Overflow};
+use embeddings::{Concept, Conditioner, Overflow, replace_word};
 use image::RgbImage;
 use models::samplers::{SamplerConfig, SamplerKind};
 use models::unet::UNet;
@@ -116,7 +116,8 @@ impl Samples<'_> {
         let Some(folder) = &self.plan.clip else { return Ok(None) };
         let judge = ClipJudge::load(folder, self.plan.device)?;
         let config = &self.plan.config;
-        let texts = prompts.iter().map(|prompt| prompt.replace(&config.concept, &config.class));
+        let texts =
+            prompts.iter().map(|prompt| replace_word(prompt, &config.concept, &config.class));
         let texts: Tensor = judge.texts(&texts.collect::<Vec<_>>()); // [N, W]
         let cosines = (encode_pictures(&judge, drawn) * texts).sum_dim_intlist(-1, false, None);
         Ok(Some(cosines.mean(Kind::Double).double_value(&[])))
