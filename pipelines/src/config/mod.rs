@@ -2,6 +2,7 @@
 
 mod core;
 mod layers;
+pub(crate) mod seed;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub use toml::{Table, Value};
 pub use self::core::{AttentionMode, CoreConfig, NormShape};
 pub(crate) use layers::layered;
 pub use layers::set;
+pub use seed::parse_seed;
 
 use crate::photos::Crop;
 use crate::trainer::AdamWConfig;
@@ -69,6 +71,7 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     pub min_snr_gamma: f64,
     pub timesteps: Timesteps,
+    #[serde(with = "seed")]
     pub seed: u64,
     pub output: PathBuf,
     pub save_every: u64,
@@ -82,6 +85,9 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreConfig>,
 }
+
+/// The most samples of an optimiser step that a run is planned for.
+pub(crate) const MOST_SAMPLES: u64 = 1 << 16;
 
 /// Which step's concept a run's file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +174,13 @@ impl TrainConfig {
             if value == 0 {
                 return refuse(format!("{key} is 0; give 1 or more"));
             }
+        }
+        let samples = u64::from(self.batch_size) * u64::from(self.gradient_accumulation);
+        if samples > MOST_SAMPLES {
+            return refuse(format!(
+                "batch_size {} times gradient_accumulation {} is {samples} samples a step; give at most {MOST_SAMPLES}, 1 to 64 are usual",
+                self.batch_size, self.gradient_accumulation
+            ));
         }
         for (key, value) in [
             ("learning_rate", self.learning_rate),

@@ -10,13 +10,13 @@ use super::contrast::Contrast;
 use super::data::PoseData;
 use super::folder::FolderPairs;
 use super::generator::Dropping;
-use super::limits::{not_negative, positive, shares, sizes};
+use super::limits::{not_negative, positive, shares, sizes, within};
 use super::run::PoseRun;
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
 use super::weights::PoseWeights;
 use super::{check_size, parse_size};
-use crate::config::{LrShape, Table, Timesteps, layered};
+use crate::config::{LrShape, MOST_SAMPLES, Table, Timesteps, layered};
 use crate::evaluate::clip_folder;
 use crate::train::Start;
 use crate::{Base, DeviceChoice, Error, Precision, base};
@@ -56,6 +56,7 @@ struct RunConfig {
     weight_decay: f64,
     max_grad_norm: f64,
     average_decay: f64,
+    #[serde(with = "crate::config::seed")]
     seed: u64,
     save_every: u64,
     device: DeviceChoice,
@@ -103,6 +104,12 @@ impl RunConfig {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
+        let samples = (self.batch_size as u64).saturating_mul(self.gradient_accumulation);
+        within(
+            &(..=MOST_SAMPLES),
+            &format!("at most {MOST_SAMPLES} samples a step"),
+            &[("batch_size times gradient_accumulation", samples)],
+        )?;
         Ok(PoseRun {
             output: self.output.clone(),
             config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
