@@ -6,14 +6,15 @@ mod keys;
 mod pose;
 mod pose_train;
 
+use std::any::TypeId;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use pipelines::config::{Table, Value};
+use pipelines::config::{Table, Value, parse_seed};
 
-use keys::{count, path, small, table, text};
+use keys::{path, seed, small, table, text};
 
 pub use drawing::GenerateArgs;
 pub use evaluate::EvaluateArgs;
@@ -22,11 +23,28 @@ pub use pose_train::{PoseRunArgs, TrainFusionArgs, TrainGeneratorArgs};
 
 /// Learn a concept from a few photos with a frozen Stable Diffusion, and draw it in any prompt.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, args_override_self = true)]
+#[command(
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    args_override_self = true,
+    mut_subcommands(taking_negative_numbers)
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Lets every value of a command be a negative number: whether `--guidance -3` is a good one is said by who reads it.
+fn taking_negative_numbers(command: clap::Command) -> clap::Command {
+    let take = |arg: clap::Arg| {
+        let takes_values = arg.get_action().takes_values();
+        // clap does not know -1e-3 for a number.
+        let is_float = arg.get_value_parser().type_id() == TypeId::of::<f64>();
+        arg.allow_negative_numbers(takes_values).allow_hyphen_values(is_float)
+    };
+    command.mut_args(take).mut_subcommands(taking_negative_numbers)
 }
 
 /// The commands.
@@ -185,9 +203,9 @@ pub struct TrainArgs {
     output: Option<PathBuf>,
     /// Optimiser steps
     #[arg(long, alias = "max-train-steps")]
-    steps: Option<u64>,
-    /// Seed of everything random
-    #[arg(long)]
+    steps: Option<u32>,
+    /// Seed of everything random, 0 to 2^64-1
+    #[arg(long, value_parser = parse_seed)]
     seed: Option<u64>,
     /// Token vectors of the concept
     #[arg(long, alias = "num-vectors")]
@@ -233,7 +251,7 @@ pub struct TrainArgs {
     lr_schedule: Option<String>,
     /// Steps over which the learning rate rises from 0
     #[arg(long, alias = "lr-warmup-steps", value_name = "STEPS")]
-    warmup_steps: Option<u64>,
+    warmup_steps: Option<u32>,
     /// Largest norm of a gradient; 0 is no limit
     #[arg(long)]
     max_grad_norm: Option<f64>,
@@ -257,13 +275,13 @@ pub struct TrainArgs {
     sample_prompt: Vec<String>,
     /// Steps between sample pictures
     #[arg(long, value_name = "STEPS", alias = "validation-steps")]
-    sample_every: Option<u64>,
+    sample_every: Option<u32>,
     /// Steps between saves
     #[arg(long, value_name = "STEPS", alias = "save-steps")]
-    save_every: Option<u64>,
+    save_every: Option<u32>,
     /// Steps between losses at fixed photos, noises and timesteps; 0 is never
     #[arg(long, value_name = "STEPS")]
-    validate_every: Option<u64>,
+    validate_every: Option<u32>,
     /// Folder of a CLIP model that judges the sample pictures [default: clip/ in the base's folder, where there is one]
     #[arg(long, value_name = "DIR")]
     clip: Option<PathBuf>,
@@ -309,8 +327,8 @@ impl TrainArgs {
             ("variant", text(self.variant.as_ref())),
             ("method", text(self.method.as_ref())),
             ("output", path(self.output.as_ref())),
-            ("steps", count(self.steps)),
-            ("seed", count(self.seed)),
+            ("steps", small(self.steps)),
+            ("seed", seed(self.seed)),
             ("vectors", small(self.vectors)),
             ("initializer", text(self.init.as_ref())),
             ("initializer_random", switch(self.init_random)),
@@ -325,7 +343,7 @@ impl TrainArgs {
             ("learning_rate", self.lr.map(Value::from)),
             ("scale_learning_rate", switch(self.scale_lr)),
             ("lr_schedule", text(self.lr_schedule.as_ref())),
-            ("warmup_steps", count(self.warmup_steps)),
+            ("warmup_steps", small(self.warmup_steps)),
             ("max_grad_norm", self.max_grad_norm.map(Value::from)),
             ("min_snr_gamma", self.min_snr_gamma.map(Value::from)),
             ("gradient_checkpointing", switch(self.gradient_checkpointing)),
@@ -333,9 +351,9 @@ impl TrainArgs {
             ("precision", text(self.precision.as_ref())),
             ("clip_skip", small(self.clip_skip)),
             ("sample_prompts", (!samples.is_empty()).then(|| Value::from(samples.clone()))),
-            ("sample_every", count(self.sample_every)),
-            ("save_every", count(self.save_every)),
-            ("validate_every", count(self.validate_every)),
+            ("sample_every", small(self.sample_every)),
+            ("save_every", small(self.save_every)),
+            ("validate_every", small(self.validate_every)),
             ("clip", path(self.clip.as_ref())),
             ("keep_best", text(self.keep_best.as_ref())),
         ];

@@ -26,6 +26,7 @@ pub use neti::{Mapper, MapperConfig, Neti, NetiSettings, NormMode};
 pub use pair::PromptPair;
 pub use prompt::{
     Overflow, PromptError, PromptTokens, Slot, check_placeholder, placeholders_in, start_of,
+    words_beyond,
 };
 pub use textual_inversion::{Initializer, TextualInversion};
 pub use word::{composed, replace_word, same_word};

@@ -66,7 +66,7 @@ pub enum PromptError {
     /// More tokens than the text encoder reads.
     #[error(
         "the prompt '{}' has {found} tokens, but {limit} fit; beyond the end: '{}'; shorten it{}",
-        start_of(prompt), start_of(beyond), if *cuttable { " (generate cuts it with --truncate)" } else { "" }
+        start_of(prompt), words_beyond(beyond), if *cuttable { " (generate cuts it with --truncate)" } else { "" }
     )]
     TooLong {
         /// The prompt.
@@ -159,9 +159,18 @@ pub enum PromptError {
 
 /// Enough of a prompt to know it by.
 pub fn start_of(prompt: &str) -> String {
-    match prompt.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", prompt[..end].trim_end()),
-        None => prompt.to_owned(),
+    shortened(prompt, 60)
+}
+
+/// Words that a prompt has no room for, as far as anyone reads them.
+pub fn words_beyond(text: &str) -> String {
+    shortened(text, 400)
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
     }
 }
 

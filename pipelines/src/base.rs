@@ -70,17 +70,17 @@ impl Base {
     pub(crate) fn check_size(&self, sides: &[(&str, i64)]) -> Result<(), Error> {
         let f = self.folder.vae.downscale();
         for &(side, pixels) in sides {
-            if pixels < f || pixels % f != 0 {
-                let near = ((pixels + f / 2) / f * f).max(f);
-                return Err(Error::Usage(format!(
-                    "the {side} is {pixels} pixels, but this base needs a multiple of {f}; use {near}"
-                )));
-            }
             if pixels > 8192 {
                 let text = format!(
                     "the {side} is {pixels} pixels, but at most 8192 can be drawn; use less"
                 );
                 return Err(Error::Usage(text));
+            }
+            if pixels < f || pixels % f != 0 {
+                let near = ((pixels.max(0) + f / 2) / f * f).max(f);
+                return Err(Error::Usage(format!(
+                    "the {side} is {pixels} pixels, but this base needs a multiple of {f}; use {near}"
+                )));
             }
         }
         Ok(())

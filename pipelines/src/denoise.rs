@@ -46,8 +46,8 @@ pub struct Guidance<'a> {
 }
 
 impl<'a> Guidance<'a> {
-    /// Classifier-free guidance away from `negative`; with scale 1 the negative branch has no effect and is
-    /// not run. `rescale` (Lin et al. 2023, equation 15) pulls the result's deviation back to that of the
+    /// Classifier-free guidance away from `negative`; a scale of 1 or less is none, as in diffusers: then the negative
+    /// branch has no effect and is not run. `rescale` (Lin et al. 2023, equation 15) pulls the result's deviation back to that of the
     /// conditional prediction, for models trained with zero terminal SNR; 0 is off.
     pub fn classifier_free(
         positive: &CrossAttnContext,
@@ -107,10 +107,22 @@ impl<'a> Guidance<'a> {
     }
 }
 
-/// Whether a scale of guidance leaves the negative branch without effect.
-#[expect(clippy::float_cmp, reason = "exactly 1 is the value that users give for no guidance")]
-fn is_none(scale: f64) -> bool {
-    scale == 1.0
+/// Says whether a scale of guidance leaves the negative branch without effect.
+pub(crate) fn is_none(scale: f64) -> bool {
+    scale <= 1.0
+}
+
+/// What users of other programs may not expect of a scale of guidance below 1; `None` from 1 up.
+pub(crate) fn below_one(name: &str, scale: f64) -> Option<String> {
+    let alone =
+        format!("{name} {scale} is no guidance, as in diffusers: the prompt alone is drawn");
+    match scale {
+        0.0 => Some(alone),
+        _ if scale < 1.0 => Some(format!(
+            "{alone}, as at 1; in A1111 and ComfyUI a number below 1 draws less of it and more of the negative prompt"
+        )),
+        _ => None,
+    }
 }
 
 /// The branches of classifier-free guidance along the batch.
@@ -141,4 +153,37 @@ pub fn denoise(
         }
     }
     Some(latents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_of_one_or_less_draws_the_prompt_alone() {
+        let row = |x: f64| {
+            let row = Tensor::full([1, 2, 3], x, (Kind::Float, tch::Device::Cpu));
+            CrossAttnContext::Shared(models::unet::KeyValue { key: row.copy(), value: row })
+        };
+        let batch = |scale: f64| {
+            let guidance = Guidance::classifier_free(&row(1.0), &row(2.0), scale, 0.0);
+            let CrossAttnContext::Shared(context) = &(guidance.conditioning)(0.0).context else {
+                panic!("one context was given");
+            };
+            (guidance.branches, guidance.scales.len(), context.key.double_value(&[0, 0, 0]))
+        };
+        for scale in [1.0, 0.7, 0.0, -3.0] {
+            assert_eq!(batch(scale), (1, 0, 1.0), "{scale}");
+        }
+        assert_eq!(batch(1.5), (2, 1, 2.0));
+    }
+
+    #[test]
+    fn below_one_and_not_at_one_the_user_is_told() {
+        assert_eq!(below_one("--guidance", 1.0), None);
+        assert_eq!(below_one("--guidance", 7.5), None);
+        let (zero, half) = (below_one("--guidance", 0.0), below_one("--guidance", 0.5));
+        assert!(!zero.unwrap().contains("A1111"));
+        assert!(half.unwrap().contains("--guidance 0.5 is no guidance"));
+    }
 }

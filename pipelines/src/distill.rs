@@ -80,7 +80,7 @@ fn run(
     match ended {
         Ok(ControlFlow::Continue(())) => {}
         Ok(ControlFlow::Break(())) => return Ok(None),
-        Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
+        Err(Stop::Diverged { step }) => return Err(Error::diverged(step, None, Kind::Float)),
         Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
     }
     let misfit = if before > 0.0 { fit.distance() / before } else { 0.0 };

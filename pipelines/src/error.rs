@@ -6,6 +6,7 @@ use embeddings::PromptError;
 use embeddings::file::FileError;
 use models::ModelError;
 use models::schedule::ScheduleError;
+use tch::Kind;
 use torch_ext::TorchError;
 
 use crate::photos::PhotoError;
@@ -64,10 +65,10 @@ pub enum Error {
     },
     /// A loss that is no number.
     #[error(
-        "the training diverged: the loss, gradient or update of step {step} is not finite; {}",
+        "the training diverged: the loss, gradient or update of step {step} is not finite; {}; {advice}",
         match saved {
-            Some(path) => format!("the last good concept is in {}; lower --lr, or use --precision f32", path.display()),
-            None => "nothing was saved; lower --lr, use --precision f32, or fetch the base again if f32 was in use".to_owned(),
+            Some(path) => format!("the last good concept is in {}", path.display()),
+            None => "nothing was saved".to_owned(),
         }
     )]
     Diverged {
@@ -75,6 +76,8 @@ pub enum Error {
         step: u64,
         /// Where the concept as it was before is, if it had learnt anything by then.
         saved: Option<PathBuf>,
+        /// What may help.
+        advice: &'static str,
     },
     /// The operating system refused.
     #[error("{path}: cannot be {verb}: {source}{}", models::advice(.source), path = path.display())]
@@ -111,6 +114,16 @@ impl From<ModelError> for Error {
 }
 
 impl Error {
+    /// A training at this step whose networks computed in `kind`; `saved` as in [`Error::Diverged`].
+    pub fn diverged(step: u64, saved: Option<PathBuf>, kind: Kind) -> Self {
+        let advice = match (kind, &saved) {
+            (Kind::Float, Some(_)) => "lower --lr",
+            (Kind::Float, None) => "lower --lr, or fetch the base again",
+            _ => "lower --lr, or use --precision f32",
+        };
+        Self::Diverged { step, saved, advice }
+    }
+
     /// The exit code of the command that failed so.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -186,6 +199,21 @@ pub(crate) fn guarded<T>(
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("a failure without a message");
             Err(Error::from_panic(message, doing))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f32_is_advised_where_it_is_not_in_use_yet() {
+        for saved in [None, Some(PathBuf::from("cat.safetensors"))] {
+            let said = |kind| Error::diverged(3, saved.clone(), kind).to_string();
+            assert!(said(Kind::Half).ends_with("lower --lr, or use --precision f32"));
+            assert!(said(Kind::Float).contains("lower --lr"), "{}", said(Kind::Float));
+            assert!(!said(Kind::Float).contains("--precision"), "{}", said(Kind::Float));
         }
     }
 }

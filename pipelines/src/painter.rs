@@ -100,7 +100,7 @@ impl Painter<'_> {
         };
         let pictures = (0..batch).map(|i| {
             let decoded = self.vae.decode(&latents.narrow(0, i, 1)).squeeze_dim(0); // [3, H, W]
-            Ok(picture::to_rgb(&decoded.to_device(Device::Cpu))?)
+            Ok(picture::to_rgb(&decoded.to_device(Device::Cpu), self.unet.kind())?)
         });
         pictures.collect::<Result<Vec<_>, Error>>().map(Some)
     }

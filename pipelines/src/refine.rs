@@ -24,6 +24,8 @@ use crate::trainer::{AdamW, LearningRate, Losses, StepRecord, Stop, TrainStep, T
 
 /// The first timestep of which pure noise is a fair sample, as a share of all timesteps.
 const LATE: f64 = 0.8;
+/// Of its noises, whatever the picture's: a picture is drawn again from its own seed.
+const SEED: u64 = 0;
 /// Steps without a lower loss after which it ends.
 const PATIENCE: u64 = 3;
 
@@ -106,7 +108,6 @@ pub(crate) struct Refiner<'a> {
     pub unet: &'a UNet,
     pub timesteps: i64,
     pub shape: [i64; 4],
-    pub seed: u64,
 }
 
 impl Refiner<'_> {
@@ -145,7 +146,7 @@ impl Refiner<'_> {
         let prompts =
             ContextPrompts::new(self.conditioner, with_copies(concepts, &tuned), vec![pair]);
         let samples = u64::from(core.refine_batch_size);
-        let draw = Generator::cpu(self.seed);
+        let draw = Generator::cpu(SEED);
         let noises = LateNoise::draw(samples, self.shape, self.timesteps, self.unet, &draw);
         let objective = Objective::new(noises, NormPolicy::Hold { after: 0, until: steps })
             .with(core.lambda_emb, ContextEmbedding { prompts: &prompts, axis: core.emb_axis })
@@ -179,7 +180,10 @@ impl Refiner<'_> {
         match trainer.fit(&mut near, &mut after_step) {
             Ok(_) => {}
             Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
-            Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
+            Err(Stop::Diverged { step }) => {
+                let advice = "leave out --refine";
+                return Err(Error::Diverged { step, saved: None, advice });
+            }
         }
         let Some(before) = before.filter(|_| !stopped) else { return Ok(None) };
 

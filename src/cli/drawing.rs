@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use pipelines::config::parse_seed;
 use pipelines::generate::GenerateRequest;
+use pipelines::templates::prompt_lines;
 
 use super::OutputStyle;
 
@@ -30,8 +32,8 @@ pub struct DrawingArgs {
     batch_size: u32,
     /// Denoising steps
     #[arg(long, default_value_t = 30)]
-    steps: usize,
-    /// Scale of classifier-free guidance; 1 is none
+    steps: u32,
+    /// Scale of classifier-free guidance; 1 or less is none, as in diffusers
     #[arg(long, default_value_t = 7.5, visible_aliases = ["cfg-scale", "guidance-scale"])]
     guidance: f64,
     /// Pull guided predictions back to their own contrast, 0 to 1 (0.7 for zero-terminal-SNR models)
@@ -54,11 +56,11 @@ pub struct DrawingArgs {
     height: Option<i64>,
     /// 2 leaves out the text encoder's last block
     #[arg(long, default_value_t = 1)]
-    clip_skip: usize,
+    clip_skip: u32,
     /// Tune copies of the concepts to each prompt for so many steps first, 10 for instance; no file changes
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "STEPS")]
     refine: u64,
-    /// Cut prompts of more than 75 tokens instead of refusing them
+    /// Cut prompts of more than 75 tokens instead of refusing them, and say what was cut
     #[arg(long)]
     truncate: bool,
     /// auto, cpu, cuda or cuda:N
@@ -88,7 +90,7 @@ impl DrawingArgs {
             count,
             batch_size: self.batch_size,
             seed,
-            steps: self.steps,
+            steps: self.steps as usize,
             guidance: self.guidance,
             guidance_rescale: self.guidance_rescale,
             sampler: self.sampler.clone(),
@@ -96,7 +98,7 @@ impl DrawingArgs {
             karras: self.karras,
             width: self.width,
             height: self.height,
-            clip_skip: self.clip_skip,
+            clip_skip: self.clip_skip as usize,
             refine: self.refine,
             truncate: self.truncate,
             grid: false,
@@ -124,9 +126,9 @@ pub struct GenerateArgs {
     /// Pictures of each prompt
     #[arg(short = 'b', long, default_value_t = 1, visible_alias = "batch-count")]
     count: u32,
-    /// Of the first picture; picture i has seed + i [default: random, printed]
-    #[arg(short, long, allow_negative_numbers = true)]
-    seed: Option<i64>,
+    /// Of the first picture, 0 to 2^64-1; picture i has seed + i [default: random, printed; so is -1]
+    #[arg(short, long, value_parser = drawing_seed)]
+    seed: Option<Seed>,
     /// Write all pictures as one, too
     #[arg(long)]
     grid: bool,
@@ -136,7 +138,7 @@ pub struct GenerateArgs {
     /// Replace pictures of the same name
     #[arg(long)]
     force: bool,
-    /// Folder, or one .png file for one picture
+    /// Folder, or one file for one picture: .png, .jpg or .webp
     #[arg(short, long, default_value = "out")]
     output: PathBuf,
     /// How results are shown.
@@ -151,7 +153,7 @@ impl GenerateArgs {
         if let Some(path) = &self.prompt_file {
             prompts.extend(read_prompts(path)?);
         }
-        let seed = u64::try_from(self.seed.unwrap_or(-1)).unwrap_or_else(|_| random_seed());
+        let seed = self.seed.unwrap_or(Seed::Random).draw();
         Ok(GenerateRequest {
             grid: self.grid,
             no_metadata: self.no_metadata,
@@ -176,13 +178,35 @@ fn read_prompts(path: &PathBuf) -> Result<Vec<String>> {
         Ok(text) => text,
         Err(source) => bail!(pipelines::Error::Io { path: path.clone(), verb: "read", source }),
     };
-    let lines =
-        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(str::to_owned).collect())
+    Ok(prompt_lines(&text).map(|(_, line)| line.to_owned()).collect())
 }
 
-/// A seed that fits in the 32 bits which every tool reads.
-pub(super) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    std::hash::RandomState::new().build_hasher().finish() & 0xFFFF_FFFF
+/// A seed as it is typed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seed {
+    /// This one.
+    Given(u64),
+    /// Any.
+    Random,
+}
+
+impl Seed {
+    /// The seed; a random one fits in the 32 bits which every tool reads.
+    pub(super) fn draw(self) -> u64 {
+        use std::hash::{BuildHasher as _, Hasher as _};
+        match self {
+            Self::Given(seed) => seed,
+            Self::Random => std::hash::RandomState::new().build_hasher().finish() & 0xFFFF_FFFF,
+        }
+    }
+}
+
+/// Reads a seed, or -1 for a random one, as other programs have it.
+pub(super) fn drawing_seed(text: &str) -> Result<Seed, String> {
+    match text.trim() {
+        "-1" => Ok(Seed::Random),
+        text => parse_seed(text)
+            .map(Seed::Given)
+            .map_err(|error| format!("{error}, or -1 for a random one")),
+    }
 }

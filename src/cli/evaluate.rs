@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use pipelines::config::parse_seed;
 use pipelines::evaluate::EvaluateRequest;
 
 use super::OutputStyle;
@@ -24,8 +25,8 @@ pub struct EvaluateArgs {
     /// Pictures of each prompt
     #[arg(long, default_value_t = 4)]
     images: u32,
-    /// Of the first picture of each prompt; picture i has seed + i
-    #[arg(short, long, default_value_t = 0)]
+    /// Of the first picture of each prompt, 0 to 2^64-1; picture i has seed + i
+    #[arg(short, long, default_value_t = 0, value_parser = parse_seed)]
     seed: u64,
     /// Folder of a CLIP model [default: clip/ in the base's folder, which the built-in base has]
     #[arg(long, value_name = "DIR")]

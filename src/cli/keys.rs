@@ -13,8 +13,9 @@ pub(super) fn text(text: Option<&String>) -> Option<Value> {
     text.map(|text| Value::from(text.as_str()))
 }
 
-pub(super) fn count(count: Option<u64>) -> Option<Value> {
-    count.map(|count| Value::from(count as i64))
+pub(super) fn seed(seed: Option<u64>) -> Option<Value> {
+    // A configuration takes a seed as text, too, since TOML's numbers end at 2^63 - 1.
+    seed.map(|seed| Value::from(seed.to_string()))
 }
 
 pub(super) fn small(count: Option<u32>) -> Option<Value> {

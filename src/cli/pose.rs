@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use pipelines::Error;
 use pipelines::pose::evaluate::{EvaluateRequest, TruePoses};
-use pipelines::pose::{PoseRequest, PoseScales, RenderRequest, parse_size};
+use pipelines::pose::{PoseRequest, RenderRequest, parse_size};
 
-use super::drawing::random_seed;
+use super::drawing::{Seed, drawing_seed};
 use super::{OutputStyle, TrainFusionArgs, TrainGeneratorArgs};
 
 /// `personalize pose ...`.
@@ -85,8 +85,8 @@ pub struct PoseGenerateArgs {
     size: Option<String>,
     /// Denoising steps
     #[arg(long, default_value_t = 20)]
-    steps: usize,
-    /// Scale of photo and pose in the guidance
+    steps: u32,
+    /// Scale of photo and pose in the guidance; 1 or less is none
     #[arg(long, default_value_t = 2.0, visible_alias = "cfg-scale")]
     guidance: f64,
     /// Scale of the fusion embedding; 0 draws without it [default: that of --guidance]
@@ -95,13 +95,13 @@ pub struct PoseGenerateArgs {
     /// ddpm (adds noise at each step) or ddim
     #[arg(long, default_value = "ddpm")]
     sampler: String,
-    /// Of the noise, the same for every pose [default: random, printed]
-    #[arg(short, long, allow_negative_numbers = true)]
-    seed: Option<i64>,
+    /// Of the noise, 0 to 2^64-1, the same for every pose [default: random, printed; so is -1]
+    #[arg(short, long, value_parser = drawing_seed)]
+    seed: Option<Seed>,
     /// Pictures drawn at once
     #[arg(long, default_value_t = 4)]
-    batch_size: usize,
-    /// Folder, or one .png file for one pose
+    batch_size: u32,
+    /// Folder, or one file for one pose: .png, .jpg or .webp
     #[arg(short, long, default_value = "out")]
     output: PathBuf,
     /// Replace pictures of the same name
@@ -130,7 +130,6 @@ impl PoseGenerateArgs {
                 )))
             }
         };
-        let scale = self.guidance;
         Ok(PoseRequest {
             source: self.source.clone(),
             pose: self.pose.clone(),
@@ -140,14 +139,12 @@ impl PoseGenerateArgs {
             variant: self.variant.clone(),
             source_encoder: self.source_encoder.clone(),
             size: self.size.as_deref().map(parse_size).transpose()?,
-            steps: self.steps,
-            scales: PoseScales {
-                source_pose: scale,
-                fusion: self.fusion_guidance.unwrap_or(scale),
-            },
+            steps: self.steps as usize,
+            guidance: self.guidance,
+            fusion_guidance: self.fusion_guidance,
             stochastic,
-            seed: u64::try_from(self.seed.unwrap_or(-1)).unwrap_or_else(|_| random_seed()),
-            batch_size: self.batch_size,
+            seed: self.seed.unwrap_or(Seed::Random).draw(),
+            batch_size: self.batch_size as usize,
             output: self.output.clone(),
             force: self.force,
             device: self.device.parse()?,
@@ -168,7 +165,7 @@ pub struct RenderArgs {
     /// Width and height of the picture, multiples of 8 [default: 352x512; none for pixels]
     #[arg(long, value_name = "WxH")]
     size: Option<String>,
-    /// Folder, or one .png file for one pose
+    /// Folder, or one file for one pose: .png, .jpg or .webp
     #[arg(short, long, default_value = "out")]
     output: PathBuf,
     /// Replace pictures of the same name
@@ -204,7 +201,7 @@ pub struct CheckArgs {
     /// What coordinates count in
     #[arg(long, help = format!("What coordinates count in: {FRAMES}"))]
     pub frame: String,
-    /// Where the photo with the skeleton over it goes: a .png file or a folder
+    /// Where the photo with the skeleton over it goes: a .png, .jpg or .webp file or a folder
     #[arg(short, long)]
     pub output: Option<PathBuf>,
     /// Replace a picture of the same name

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pipelines::config::{Table, Value};
+use pipelines::config::{Table, Value, parse_seed};
 
 use super::OutputStyle;
-use super::keys::{count, path, small, table, text};
+use super::keys::{path, seed, small, table, text};
 use super::pose::FRAMES;
 
 /// What both stages are given; every default is the preset's.
@@ -30,7 +30,7 @@ pub struct PoseRunArgs {
     pub preset: Option<String>,
     /// Optimiser steps
     #[arg(long, alias = "max-train-steps")]
-    steps: Option<u64>,
+    steps: Option<u32>,
     /// Pairs in a micro-batch
     #[arg(long, alias = "train-batch-size")]
     batch_size: Option<u32>,
@@ -45,16 +45,16 @@ pub struct PoseRunArgs {
     lr_schedule: Option<String>,
     /// Steps over which the learning rate rises from 0
     #[arg(long, alias = "lr-warmup-steps", value_name = "STEPS")]
-    warmup_steps: Option<u64>,
+    warmup_steps: Option<u32>,
     /// Largest norm of a gradient; 0 is no limit
     #[arg(long)]
     max_grad_norm: Option<f64>,
-    /// Seed of everything random
-    #[arg(long)]
+    /// Seed of everything random, 0 to 2^64-1
+    #[arg(long, value_parser = parse_seed)]
     seed: Option<u64>,
     /// Steps between checkpoints
     #[arg(long, value_name = "STEPS", alias = "save-steps")]
-    save_every: Option<u64>,
+    save_every: Option<u32>,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, env = "PERSONALIZE_DEVICE")]
     device: Option<String>,
@@ -86,15 +86,15 @@ impl PoseRunArgs {
             ("frame", text(self.frame.as_ref())),
             ("size", text(self.size.as_ref())),
             ("output", path(self.output.as_ref())),
-            ("steps", count(self.steps)),
+            ("steps", small(self.steps)),
             ("batch_size", small(self.batch_size)),
             ("gradient_accumulation", small(self.gradient_accumulation)),
             ("learning_rate", self.lr.map(Value::from)),
             ("lr_schedule", text(self.lr_schedule.as_ref())),
-            ("warmup_steps", count(self.warmup_steps)),
+            ("warmup_steps", small(self.warmup_steps)),
             ("max_grad_norm", self.max_grad_norm.map(Value::from)),
-            ("seed", count(self.seed)),
-            ("save_every", count(self.save_every)),
+            ("seed", seed(self.seed)),
+            ("save_every", small(self.save_every)),
             ("device", text(self.device.as_ref())),
             ("precision", text(self.precision.as_ref())),
         ];

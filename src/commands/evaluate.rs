@@ -41,7 +41,7 @@ pub fn run(args: &EvaluateArgs) -> Result<ExitCode> {
             }
             Step::Step { done, total } => progress.step(done as u64, total as u64, ""),
             Step::Picture(path) => progress.say(path.display()),
-            Step::Refined(_) => {}
+            Step::Encoded | Step::Refined(_) => {}
         }
         interrupt::flow()
     });

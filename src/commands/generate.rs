@@ -32,7 +32,7 @@ pub fn run(args: &GenerateArgs) -> Result<ExitCode> {
             Step::Picture(path) if !as_json => {
                 progress.above(|| output::line(path.display()));
             }
-            Step::Picture(_) => {}
+            Step::Picture(_) | Step::Encoded => {}
         }
         interrupt::flow()
     });

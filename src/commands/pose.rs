@@ -31,6 +31,9 @@ pub fn generate(args: &PoseGenerateArgs) -> Result<ExitCode> {
     let seed = request.seed;
     let plan = PosePlan::new(request)?;
     let mut progress = Progress::new(quiet);
+    for text in plan.warnings() {
+        progress.warn(text);
+    }
     progress.say(plan.summary());
     interrupt::listen()?;
     let drawn = paint(&plan, &mut |event| {
@@ -40,7 +43,7 @@ pub fn generate(args: &PoseGenerateArgs) -> Result<ExitCode> {
             Step::Picture(path) if !as_json => {
                 progress.above(|| output::line(path.display()));
             }
-            Step::Picture(_) | Step::Refined(_) => {}
+            Step::Picture(_) | Step::Encoded | Step::Refined(_) => {}
         }
         interrupt::flow()
     });

@@ -111,7 +111,7 @@ pub fn joints(
     match ended {
         Ok(_) => {}
         Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
-        Err(Stop::Diverged { step }) => return Err(Error::Diverged { step, saved: None }),
+        Err(Stop::Diverged { step }) => return Err(Error::diverged(step, None, tch::Kind::Float)),
     }
     let halves = source.parameters().into_iter();
     let halves = halves.map(|(name, x)| (name, x.detach().to_kind(Kind::Half))).collect();

@@ -40,6 +40,27 @@ pub struct SamplerConfig {
     pub eta: f64,
 }
 
+impl SamplerConfig {
+    /// The spacing of a sampler's timesteps and whether its noise levels follow Karras: what is asked for here, else by the
+    /// schedule's file, else what is the sampler's own.
+    pub fn in_force(
+        &self,
+        kind: SamplerKind,
+        schedule: &ScheduleConfig,
+    ) -> (TimestepSpacing, bool) {
+        use SamplerKind::{Ddim, EulerAncestral, Pndm};
+        let own = match kind {
+            Ddim | Pndm => TimestepSpacing::Leading,
+            _ => TimestepSpacing::Linspace,
+        };
+        let has_karras = !matches!(kind, Ddim | Pndm | EulerAncestral);
+        (
+            self.spacing.or(schedule.timestep_spacing).unwrap_or(own),
+            has_karras && self.karras.or(schedule.use_karras_sigmas).unwrap_or(false),
+        )
+    }
+}
+
 /// A walk from noise to latents. It holds its place, so one is built for each image or batch.
 pub trait Sampler {
     /// The timestep of each model evaluation, in order. Heun and DPM2 evaluate twice a step, Euler may lie
@@ -107,17 +128,13 @@ impl<'a> Sampling<'a> {
         sampler: &SamplerConfig,
         steps: usize,
     ) -> Result<Self, ScheduleError> {
-        use SamplerKind::{Ddim, Dpm2, EulerAncestral, Heun, Lms, Pndm};
+        use SamplerKind::{Ddim, Dpm2, Heun, Lms, Pndm};
         let train = config.num_train_timesteps;
         if steps == 0 || steps > train {
             let expected = format!("expected 1 to {train}, the number of timesteps of training");
             return Err(ScheduleError::Steps { sampler: kind.name(), steps, expected });
         }
-        let default_spacing = match kind {
-            Ddim | Pndm => TimestepSpacing::Leading,
-            _ => TimestepSpacing::Linspace,
-        };
-        let has_karras = !matches!(kind, Ddim | Pndm | EulerAncestral);
+        let (spacing, karras) = sampler.in_force(kind, config);
         let (start, end) =
             if matches!(kind, Heun | Dpm2) { (0.000_85, 0.012) } else { COMMON_BETAS };
         let betas = (config.beta_start.unwrap_or(start), config.beta_end.unwrap_or(end));
@@ -128,16 +145,8 @@ impl<'a> Sampling<'a> {
             // Close to zero, so that the first noise level is finite: 4096.
             alpha_bar[train - 1] = 2f32.powi(-24);
         }
-        let sampling = Self {
-            kind,
-            config,
-            steps,
-            spacing: sampler.spacing.or(config.timestep_spacing).unwrap_or(default_spacing),
-            karras: has_karras && sampler.karras.or(config.use_karras_sigmas).unwrap_or(false),
-            betas,
-            alpha_bar,
-        };
-        if sampler.karras == Some(true) && !has_karras {
+        let sampling = Self { kind, config, steps, spacing, karras, betas, alpha_bar };
+        if sampler.karras == Some(true) && !karras {
             return Err(sampling.refuse_karras());
         }
         if sampler.eta != 0.0 && kind != Ddim {

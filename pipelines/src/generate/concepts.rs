@@ -7,6 +7,7 @@ use embeddings::{Adjustment, Concept, Mixed, PromptError, check_placeholder, sam
 use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 
+use crate::config::Table;
 use crate::picture::UsedConcept;
 use crate::{Base, Error};
 
@@ -56,7 +57,11 @@ pub(super) struct Concepts {
 
 impl Concepts {
     /// Reads the files and refuses what does not go together.
-    pub fn read(given: &[(Option<String>, PathBuf)], base: &mut Base) -> Result<Self, Error> {
+    pub fn read(
+        given: &[(Option<String>, PathBuf)],
+        clip_skip: usize,
+        base: &mut Base,
+    ) -> Result<Self, Error> {
         let uses = given.iter().map(|(name, path)| ConceptUse::parse(name.as_deref(), path));
         let uses = uses.collect::<Result<Vec<_>, _>>()?;
         let mut files = Vec::new();
@@ -69,7 +74,8 @@ impl Concepts {
             files.push(file);
         }
         base.check_weights()?;
-        let warnings = files.iter().filter_map(|file| base.compare_vocabulary(file)).collect();
+        let told = |file| [base.compare_vocabulary(file), compare_clip_skip(file, clip_skip)];
+        let warnings = files.iter().flat_map(told).flatten().collect();
         let (mut words, mut used) = (Vec::<Word>::new(), Vec::new());
         for (wanted, file) in uses.into_iter().zip(&files) {
             let concept = wanted.concept(file, base)?;
@@ -92,6 +98,18 @@ impl Concepts {
         let concepts = words.into_iter().map(|w| w.concept(layers)).collect::<Result<_, _>>()?;
         Ok(Self { concepts, classes, used, warnings })
     }
+}
+
+/// A warning where a concept's file says that it was trained with another clip skip.
+fn compare_clip_skip(file: &ConceptFile, clip_skip: usize) -> Option<String> {
+    let config: Table = file.record.config.parse().ok()?;
+    let trained = config.get("clip_skip")?.as_integer()?;
+    (trained != clip_skip as i64).then(|| {
+        format!(
+            "the concept {} was trained with --clip-skip {trained} and is drawn with {clip_skip}; it may not look the same",
+            file.record.token
+        )
+    })
 }
 
 impl ConceptUse {

@@ -1,32 +1,32 @@
 //! Prompts with concepts to pictures.
 
 mod concepts;
+mod draw;
 mod request;
 
 pub(crate) use concepts::words;
+pub use draw::{Drawn, generate};
 pub use request::{GenerateRequest, parse_spacing};
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use embeddings::{Concept, Conditioner, Overflow, PromptTokens};
-use image::RgbImage;
+use embeddings::{Concept, Conditioner, Overflow, PromptTokens, start_of, words_beyond};
 use models::samplers::{self, SamplerConfig, SamplerName};
-use models::unet::{CrossAttnContext, UNet};
+use models::unet::UNet;
 use tch::{Device, Kind};
 
-use crate::denoise::PromptContext;
+use crate::denoise::{below_one, is_none};
 use crate::differences::differences;
-use crate::error::guarded;
 use crate::output::prepare_folder;
-use crate::painter::{Painter, Sampling};
-use crate::picture::{self, Existing, PictureParameters, UsedConcept};
-use crate::refine::{Copies, RefinePlan, Refined, Refiner, with_copies};
+use crate::painter::Sampling;
+use crate::picture::{self, Circumstances, PictureParameters, SamplingDetails, UsedConcept};
+use crate::refine::{RefinePlan, Refined, Refiner};
 use crate::{Base, Error, Precision};
 use concepts::Concepts;
-use request::is_png;
+
+/// Warnings of one kind that are told one by one; of more, their number says enough.
+const MOST_WARNINGS: usize = 10;
 
 /// A checked request. Nothing changes it afterwards.
 pub struct GeneratePlan {
@@ -35,6 +35,8 @@ pub struct GeneratePlan {
     concepts: Vec<Box<dyn Concept>>,
     used: Vec<UsedConcept>,
     prompts: Vec<PromptTokens>,
+    /// What each prompt's pictures are called; `None` where the output is the name of the only one.
+    names: Option<Vec<String>>,
     negative: PromptTokens,
     refinement: Option<RefinePlan>,
     sampling: Sampling,
@@ -57,21 +59,12 @@ pub enum Progress<'a> {
         /// Evaluations in all.
         total: usize,
     },
+    /// A prompt was encoded.
+    Encoded,
     /// Copies of the concepts were tuned to a prompt.
     Refined(&'a Refined),
     /// A picture was written.
     Picture(&'a Path),
-}
-
-/// Pictures that were written.
-#[derive(Debug)]
-pub struct Drawn {
-    /// One path a picture, in the order of prompts and seeds; the grid, if any, last.
-    pub paths: Vec<PathBuf>,
-    /// What refining did, a report for each prompt with concepts.
-    pub refined: Vec<Refined>,
-    /// Whether the observer stopped it before the last picture.
-    pub interrupted: bool,
 }
 
 impl GeneratePlan {
@@ -85,9 +78,10 @@ impl GeneratePlan {
             request.height.unwrap_or(base.resolution()),
         );
         base.check_size(&[("width", width), ("height", height)])?;
+        request.check_size(width, height)?;
         base.check_clip_skip(request.clip_skip)?;
         let Concepts { concepts, classes, used, warnings } =
-            Concepts::read(&request.concepts, &mut base)?;
+            Concepts::read(&request.concepts, request.clip_skip, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
         let config = SamplerConfig {
@@ -120,7 +114,11 @@ impl GeneratePlan {
                 Some(RefinePlan::new(steps, &prompts, &references, &classes, &tokenizer)?)
             }
         };
-        check_output(&request)?;
+        let names = (!request.names_picture()?).then(|| {
+            let reserved: &[&str] = if request.grid { &["grid"] } else { &[] };
+            picture::names(request.prompts.iter().map(String::as_str), reserved)
+        });
+        check_output(&request, names.is_none())?;
         let kind = request.precision.resolve(device);
         let missing = vec![seeds(&request).collect(); prompts.len()];
         let mut plan = Self {
@@ -129,6 +127,7 @@ impl GeneratePlan {
             concepts,
             used,
             prompts,
+            names,
             negative,
             refinement,
             sampling,
@@ -137,7 +136,12 @@ impl GeneratePlan {
             missing,
             warnings,
         };
+        if !plan.request.no_metadata {
+            let first = plan.parameters(0, plan.request.seed, None);
+            picture::check_room(&plan.path(0, plan.request.seed), &first)?;
+        }
         plan.warn_of_no_effect();
+        plan.warn_of_cuts();
         Ok(plan)
     }
 
@@ -183,8 +187,8 @@ impl GeneratePlan {
         (0..self.prompts.len()).map(of).collect()
     }
 
-    /// The same plan without the pictures that are there already. A picture of another plan is refused, and so are
-    /// prompts whose pictures would have one name.
+    /// The same plan without the pictures that are there already. A picture of another plan is refused, and so is a prompt
+    /// that is there twice.
     pub(crate) fn reusing(mut self) -> Result<Self, Error> {
         let mut paths = HashSet::new();
         for (prompt, pictures) in self.pictures().into_iter().enumerate() {
@@ -192,9 +196,8 @@ impl GeneratePlan {
             for (path, seed) in pictures {
                 if !paths.insert(path.clone()) {
                     return Err(Error::Usage(format!(
-                        "the prompt '{}' is there twice, or so like another that both would write {}; change its words",
-                        self.request.prompts[prompt],
-                        path.display()
+                        "the prompt '{}' is there twice; take one of them out",
+                        self.request.prompts[prompt]
                     )));
                 }
                 if path.exists() {
@@ -209,7 +212,9 @@ impl GeneratePlan {
     }
 
     fn check_picture(&self, path: &Path, prompt: usize, seed: u64) -> Result<(), Error> {
-        let found = differences(&picture::read_parameters(path)?, &self.parameters(prompt, seed));
+        let planned = self.parameters(prompt, seed, None);
+        let found = picture::read_parameters(path)?.completed_by(&planned);
+        let found = differences(&found, &planned);
         if found.is_empty() {
             return Ok(());
         }
@@ -221,31 +226,58 @@ impl GeneratePlan {
     }
 
     fn warn_of_no_effect(&mut self) {
+        let (scale, negative) = (self.request.guidance, &self.request.negative_prompt);
+        self.warnings.extend(below_one("--guidance", scale));
+        let guided = !is_none(scale);
+        if !guided && !negative.is_empty() {
+            self.warnings.push(format!(
+                "the negative prompt has no effect, since --guidance {scale} does not guide; give more than 1, such as 7.5"
+            ));
+        }
         for (i, concept) in self.concepts.iter().enumerate() {
-            let mut all = self.prompts.iter().chain([&self.negative]);
+            let mut all = self.prompts.iter().chain(guided.then_some(&self.negative));
             if !all.any(|prompt| prompt.slots.iter().any(|slot| slot.concept == i)) {
                 let word = concept.placeholder();
                 self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
             }
         }
         let Some(refinement) = &self.refinement else { return };
-        for (i, prompt) in self.request.prompts.iter().enumerate() {
-            if !refinement.concerns(i) {
-                self.warnings
-                    .push(format!("'{prompt}' holds no concept, so --refine has no effect on it"));
-            }
-        }
+        let prompts = self.request.prompts.iter().enumerate();
+        let without = prompts.filter(|(i, _)| !refinement.concerns(*i)).map(|(_, prompt)| {
+            format!("'{}' holds no concept, so --refine has no effect on it", start_of(prompt))
+        });
+        self.warnings.extend(few(without, "hold no concept, so --refine has no effect on them"));
     }
 
-    fn parameters(&self, prompt: usize, seed: u64) -> PictureParameters {
+    fn warn_of_cuts(&mut self) {
+        let negative = [(&self.request.negative_prompt, &self.negative)];
+        let all = self.request.prompts.iter().zip(&self.prompts).chain(negative);
+        let cut = all.filter(|(_, tokens)| !tokens.cut.is_empty()).map(|(prompt, tokens)| {
+            format!(
+                "the prompt '{}' is longer than the text encoder reads, and this was cut off: '{}'",
+                start_of(prompt),
+                words_beyond(&tokens.cut)
+            )
+        });
+        self.warnings.extend(few(cut, "are longer than the text encoder reads, and were cut"));
+    }
+
+    fn parameters(
+        &self,
+        prompt: usize,
+        seed: u64,
+        circumstances: Option<Circumstances>,
+    ) -> PictureParameters {
         let (request, sampling) = (&self.request, &self.sampling);
+        let (spacing, karras) =
+            sampling.config.in_force(sampling.kind, &self.base.folder.scheduler);
         PictureParameters {
             prompt: request.prompts[prompt].clone(),
             negative_prompt: request.negative_prompt.clone(),
             steps: sampling.steps as u32,
             sampler: sampling.kind.name().to_owned(),
-            schedule: if sampling.config.karras == Some(true) { "karras" } else { "" }.to_owned(),
-            guidance: sampling.guidance,
+            schedule: if karras { "karras" } else { "" }.to_owned(),
+            guidance: sampling.guidance.max(1.0), // what less does as well
             seed,
             refine: request.refine,
             width: sampling.width as u32,
@@ -253,6 +285,12 @@ impl GeneratePlan {
             base: self.base.record.name.clone(),
             precision: Precision::name(self.kind).to_owned(),
             concepts: self.used.clone(),
+            details: Some(SamplingDetails {
+                spacing,
+                guidance_rescale: sampling.guidance_rescale,
+                clip_skip: request.clip_skip,
+            }),
+            circumstances,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -271,169 +309,37 @@ impl GeneratePlan {
             unet,
             timesteps: folder.scheduler.num_train_timesteps as i64,
             shape: [1, folder.unet.in_channels, height / f, width / f],
-            seed: self.request.seed,
         }
     }
 
     fn path(&self, prompt: usize, seed: u64) -> PathBuf {
         let output = &self.request.output;
-        if is_png(output) {
-            return output.clone();
-        }
-        output.join(format!("{}.png", picture::slug(&self.request.prompts[prompt], seed)))
-    }
-}
-
-/// Draws every picture of a plan; each is written as soon as it is done.
-pub fn generate(
-    plan: &GeneratePlan,
-    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-) -> Result<Drawn, Error> {
-    guarded("drawing", || tch::no_grad(|| run(plan, observer)))
-}
-
-fn run(
-    plan: &GeneratePlan,
-    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-) -> Result<Drawn, Error> {
-    let (request, folder) = (&plan.request, &plan.base.folder);
-    let mut drawn = Drawn { paths: Vec::new(), refined: Vec::new(), interrupted: true };
-    let pictures: usize = plan.missing.iter().map(Vec::len).sum();
-    if pictures == 0 {
-        return Ok(Drawn { interrupted: false, ..drawn });
-    }
-    if observer(Progress::Phase("reading the base")).is_break() {
-        return Ok(drawn);
-    }
-    // The gradient of a refinement passes through the text encoder: f32, as in training.
-    let refines = plan.refinement.is_some();
-    let clip =
-        folder.load_text_encoder(if refines { Kind::Float } else { plan.kind }, plan.device)?;
-    let conditioner = Conditioner::new(folder.tokenizer()?, clip, request.clip_skip - 1);
-    let concepts: Vec<&dyn Concept> = plan.concepts.iter().map(|c| &**c).collect();
-    let unet = refines.then(|| folder.load_unet(plan.kind, plan.device)).transpose()?;
-    let negative = negative(&conditioner, &plan.negative, &concepts);
-    let conditioner = Rc::new(conditioner);
-    let mut contexts: Vec<PromptContext<'_>> = Vec::new();
-    for (i, prompt) in plan.prompts.iter().enumerate() {
-        contexts.push(match (&plan.refinement, &unet) {
-            (Some(refinement), Some(unet))
-                if refinement.concerns(i) && !plan.missing[i].is_empty() =>
-            {
-                let refiner = plan.refiner(refinement, &conditioner, unet);
-                let Some((copies, report)) = refine(&refiner, plan, i, &concepts, observer)? else {
-                    return Ok(drawn);
-                };
-                drawn.refined.push(report);
-                // Token vectors do not vary, so the copies need not live on.
-                let tuned = with_copies(&concepts, &copies);
-                PromptContext::Constant(conditioner.encode(&[prompt], &tuned))
-            }
-            _ => PromptContext::new(&conditioner, prompt, &concepts),
-        });
-    }
-    drop(conditioner); // a context that varies with time keeps it
-    let unet = match unet {
-        Some(unet) => unet,
-        None => folder.load_unet(plan.kind, plan.device)?,
-    };
-    let vae = folder.load_vae(plan.kind, plan.device)?;
-    let painter = Painter { unet: &unet, vae: &vae, schedule: &folder.scheduler };
-
-    let existing = if request.force { Existing::Replace } else { Existing::Keep };
-    let mut all: Vec<RgbImage> = Vec::new();
-    for (prompt, (context, seeds)) in contexts.iter().zip(&plan.missing).enumerate() {
-        for seeds in seeds.chunks(request.batch_size as usize) {
-            let before = all.len();
-            let mut on_step = |done: usize, of: usize| {
-                let done = before * of + done * seeds.len();
-                observer(Progress::Step { done, total: pictures * of })
-            };
-            let Some(batch) =
-                painter.draw(&plan.sampling, context, &negative, seeds, &mut on_step)?
-            else {
-                return Ok(drawn);
-            };
-            for (pixels, &seed) in batch.into_iter().zip(seeds) {
-                let parameters = (!request.no_metadata).then(|| plan.parameters(prompt, seed));
-                let path = plan.path(prompt, seed);
-                let path = picture::write(&path, &pixels, parameters.as_ref(), existing)?;
-                let flow = observer(Progress::Picture(&path));
-                drawn.paths.push(path);
-                all.push(pixels);
-                if flow.is_break() && all.len() < pictures {
-                    return Ok(drawn);
-                }
-            }
+        match &self.names {
+            Some(names) => output.join(format!("{}-{seed}.png", names[prompt])),
+            None => output.clone(),
         }
     }
-    if request.grid {
-        // A row a prompt where both vary, else as square as can be.
-        let columns = match (contexts.len(), request.count) {
-            (2.., 2..) => request.count,
-            _ => (pictures as f64).sqrt().ceil() as u32,
-        };
-        let path = request.output.join(format!("grid-{}.png", request.seed));
-        let path = picture::write(&path, &picture::grid(&all, columns), None, existing)?;
-        let _ = observer(Progress::Picture(&path)); // nothing is left to stop
-        drawn.paths.push(path);
-    }
-    drawn.interrupted = false;
-    Ok(drawn)
 }
 
-/// What the pictures should not be. A concept that learnt more than a word stands for its class there, as in
-/// NeTI's release: what makes it special was learnt for the other branch.
-fn negative(
-    conditioner: &Conditioner,
-    prompt: &PromptTokens,
-    concepts: &[&dyn Concept],
-) -> CrossAttnContext {
-    let classes: Vec<_> = concepts.iter().map(|concept| concept.class_only()).collect();
-    let concepts: Vec<&dyn Concept> = concepts
-        .iter()
-        .zip(&classes)
-        .map(|(own, class)| class.as_deref().unwrap_or(*own))
-        .collect();
-    conditioner.encode(&[prompt], &concepts)
+/// The first few of many warnings, then how many prompts more they are about.
+fn few(mut warnings: impl Iterator<Item = String>, about: &str) -> Vec<String> {
+    let mut told: Vec<String> = warnings.by_ref().take(MOST_WARNINGS).collect();
+    match warnings.count() {
+        0 => {}
+        more => told.push(format!("{more} more prompts {about}")),
+    }
+    told
 }
 
-/// Tunes copies of the concepts to prompt `i` and reports it; nothing where the observer stopped it.
-fn refine(
-    refiner: &Refiner<'_>,
-    plan: &GeneratePlan,
-    i: usize,
-    concepts: &[&dyn Concept],
-    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-) -> Result<Option<(Copies, Refined)>, Error> {
-    let prompt = &plan.request.prompts[i];
-    let phase = format!("refining for '{prompt}'");
-    if observer(Progress::Phase(&phase)).is_break() {
-        return Ok(None);
-    }
-    let (mut done, total) = (0, plan.request.refine as usize);
-    let mut flow = || {
-        done += 1;
-        observer(Progress::Step { done, total })
-    };
-    let refined = refiner.refine(i, prompt, concepts, &mut flow)?;
-    if let Some((_, report)) = &refined
-        && observer(Progress::Refined(report)).is_break()
-    {
-        return Ok(None);
-    }
-    Ok(refined)
-}
-
-/// The seeds of a prompt's pictures.
+/// The seeds of a prompt's pictures; 0 follows the largest.
 fn seeds(request: &GenerateRequest) -> impl Iterator<Item = u64> + use<> {
     let first = request.seed;
     (0..u64::from(request.count)).map(move |i| first.wrapping_add(i))
 }
 
 /// The folder of the pictures exists afterwards and can be written.
-fn check_output(request: &GenerateRequest) -> Result<(), Error> {
+fn check_output(request: &GenerateRequest, is_file: bool) -> Result<(), Error> {
     let output = &request.output;
-    let folder = if is_png(output) { output.parent().unwrap_or(Path::new("")) } else { output };
+    let folder = if is_file { output.parent().unwrap_or(Path::new("")) } else { output };
     prepare_folder(folder)
 }

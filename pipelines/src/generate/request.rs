@@ -1,11 +1,17 @@
 //! What is asked for, before anything is looked at.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use models::schedule::TimestepSpacing;
 use serde::{Deserialize, Serialize};
 
+use crate::picture::names_picture;
 use crate::{DeviceChoice, Error, Precision};
+
+/// The most pictures that one command draws; at a second each they take more than eleven days.
+const MOST_PICTURES: u64 = 1_000_000;
+/// The most pixels that are drawn at once, or joined in a grid: as many as are decoded of a photo.
+const MOST_PIXELS: u64 = 1 << 28;
 
 /// What a user asks for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,11 +31,11 @@ pub struct GenerateRequest {
     pub count: u32,
     /// Pictures drawn at once.
     pub batch_size: u32,
-    /// Of the first picture of each prompt; picture i has seed + i.
+    /// Of the first picture of each prompt; picture i has seed + i, and 0 follows the largest.
     pub seed: u64,
     /// Denoising steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; 1 or less is none.
     pub guidance: f64,
     /// Pull of the guided prediction's deviation back to the conditional one's, 0 to 1.
     pub guidance_rescale: f64,
@@ -59,7 +65,7 @@ pub struct GenerateRequest {
     pub device: DeviceChoice,
     /// In what kind of number.
     pub precision: Precision,
-    /// Folder for the pictures, or one `.png` file for one picture.
+    /// Folder for the pictures, or one file (`.png`, `.jpg`, `.webp`) for one picture.
     pub output: PathBuf,
 }
 
@@ -86,10 +92,40 @@ impl GenerateRequest {
         if !(0.0..=1.0).contains(&rescale) {
             return refuse(&format!("--guidance-rescale is {rescale}; give a number from 0 to 1"));
         }
-        if is_png(&self.output) && (self.prompts.len() > 1 || self.count > 1 || self.grid) {
+        let pictures = self.prompts.len() as u64 * u64::from(self.count);
+        if pictures > MOST_PICTURES {
+            return refuse(&format!(
+                "{pictures} pictures are asked for, but at most {MOST_PICTURES} are drawn at a time; ask for fewer of each prompt, or give fewer prompts"
+            ));
+        }
+        if self.names_picture()? && (self.prompts.len() > 1 || self.count > 1 || self.grid) {
             return refuse("--output names one picture, but several are asked for; give a folder");
         }
         Ok(())
+    }
+
+    /// Refuses more than any machine holds; `width` and `height` are those in force.
+    pub(super) fn check_size(&self, width: i64, height: i64) -> Result<(), Error> {
+        let picture = width as u64 * height as u64; // checked before to be at most 2^26
+        let together = u64::from(self.batch_size.min(self.count));
+        if picture * together > MOST_PIXELS {
+            return Err(Error::Usage(format!(
+                "{together} pictures of {width}x{height} at once are more than any machine holds; lower --batch-size"
+            )));
+        }
+        let all = self.prompts.len() as u64 * u64::from(self.count);
+        if self.grid && picture * all > MOST_PIXELS {
+            return Err(Error::Usage(format!(
+                "a grid of {all} pictures of {width}x{height} is larger than programs open; draw at most {} at a time, or leave out --grid",
+                MOST_PIXELS / picture
+            )));
+        }
+        Ok(())
+    }
+
+    /// Says whether the output is one picture rather than a folder.
+    pub(super) fn names_picture(&self) -> Result<bool, Error> {
+        names_picture(&self.output)
     }
 }
 
@@ -103,9 +139,4 @@ pub fn parse_spacing(name: &str) -> Result<TimestepSpacing, Error> {
             "spacing '{other}' is unknown; use leading, trailing or linspace"
         ))),
     }
-}
-
-/// Whether a path names one picture rather than a folder.
-pub(super) fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) && !path.is_dir()
 }

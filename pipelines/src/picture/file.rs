@@ -1,4 +1,4 @@
-//! PNG files, written whole or not at all.
+//! Files of pictures, written whole or not at all.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufReader};
@@ -8,11 +8,7 @@ use embeddings::file::write_beside;
 use image::RgbImage;
 
 use super::PictureParameters;
-
-/// The PNG text key that the A1111 family of tools reads.
-const A1111_KEY: &str = "parameters";
-/// The PNG text key of our own record.
-const OWN_KEY: &str = "personalize";
+use super::encode::{OWN_KEY, encode};
 
 /// What happens where a file of the name already is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,9 +31,13 @@ pub enum PictureError {
     },
     /// NaN or infinity among the pixels.
     #[error(
-        "the decoded picture holds values that are not numbers; use --precision f32, or fetch the base again if it was in use"
+        "the decoded picture holds values that are not numbers; {}",
+        if *exact { "fetch the base again, its weights may be damaged" } else { "use --precision f32" }
     )]
-    NotFinite,
+    NotFinite {
+        /// Whether it was computed in f32 already.
+        exact: bool,
+    },
     /// A file that cannot be written.
     #[error("{path} cannot be written: {source}{}", models::advice(.source))]
     Write {
@@ -46,13 +46,13 @@ pub enum PictureError {
         /// What the system said.
         source: io::Error,
     },
-    /// A picture that PNG cannot hold.
-    #[error("the picture for {path} cannot be encoded as PNG: {source}")]
+    /// A picture that its kind of file cannot hold.
+    #[error("the picture for {path} cannot be encoded: {source}")]
     Encode {
         /// The file.
         path: PathBuf,
         /// What the encoder said.
-        source: png::EncodingError,
+        source: io::Error,
     },
     /// A file that cannot be read as PNG.
     #[error("{path} cannot be read as a PNG picture: {source}")]
@@ -82,7 +82,8 @@ pub enum PictureError {
     },
 }
 
-/// Writes a PNG, with how it was made if `parameters` are given, and returns the path it got.
+/// Writes a picture as the ending of its name says, with how it was made if `parameters` are given, and returns the path
+/// it got.
 ///
 /// The file appears whole under its name or not at all.
 pub fn write(
@@ -91,7 +92,7 @@ pub fn write(
     parameters: Option<&PictureParameters>,
     existing: Existing,
 ) -> Result<PathBuf, PictureError> {
-    let bytes = encode(pixels, parameters)
+    let bytes = encode(path, pixels, parameters)
         .map_err(|source| PictureError::Encode { path: path.into(), source })?;
     save(path, &bytes, existing).map_err(|source| PictureError::Write { path: path.into(), source })
 }
@@ -111,31 +112,6 @@ pub fn read_parameters(path: &Path) -> Result<PictureParameters, PictureError> {
     };
     serde_json::from_str(&text)
         .map_err(|source| PictureError::BadRecord { path: path.into(), source })
-}
-
-fn encode(
-    pixels: &RgbImage,
-    parameters: Option<&PictureParameters>,
-) -> Result<Vec<u8>, png::EncodingError> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, pixels.width(), pixels.height());
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    if let Some(parameters) = parameters {
-        let own = serde_json::to_string(parameters).map_err(io::Error::from)?;
-        for (key, text) in [(A1111_KEY, parameters.a1111()), (OWN_KEY, own)] {
-            // tEXt is Latin-1 and read by everything; iTXt is UTF-8. The same choice as Pillow's, hence A1111's.
-            if text.chars().all(|character| u32::from(character) < 256) {
-                encoder.add_text_chunk(key.into(), text)?;
-            } else {
-                encoder.add_itxt_chunk(key.into(), text)?;
-            }
-        }
-    }
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 /// Writes beside the target, flushes to the disk, then takes the target's name in one step.
@@ -210,7 +186,7 @@ mod tests {
     fn other_tools_find_the_a1111_text_as_text_or_international_text() {
         let text = |prompt: &str| {
             let parameters = PictureParameters { prompt: prompt.into(), ..example() };
-            let bytes = encode(&picture(1), Some(&parameters)).unwrap();
+            let bytes = encode(Path::new("a.png"), &picture(1), Some(&parameters)).unwrap();
             let info =
                 png::Decoder::new(io::Cursor::new(bytes)).read_info().unwrap().info().clone();
             let latin1 =

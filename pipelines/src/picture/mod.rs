@@ -1,5 +1,6 @@
-//! Pictures: from the decoder's tensor to a PNG that knows how it was made.
+//! Pictures: from the decoder's tensor to a file that knows how it was made.
 
+mod encode;
 mod file;
 mod name;
 mod record;
@@ -7,19 +8,22 @@ mod record;
 use image::{Rgb, RgbImage, imageops};
 use tch::{Kind, Tensor};
 
+pub use encode::{PictureFormat, check_room, names_picture};
 pub use file::{Existing, PictureError, read_parameters, write};
-pub use name::slug;
-pub use record::{PictureParameters, UsedConcept};
+pub use name::{names, slug};
+pub use record::{Circumstances, PictureParameters, SamplingDetails, UsedConcept};
 
 /// A decoded picture as 8-bit RGB, rounded as diffusers does: `(x / 2 + 0.5)` clamped to [0, 1], times 255, to even.
 ///
+/// `computed` is what the networks computed in, for the advice of an error.
+///
 /// Shapes: `[3, H, W]` in [-1, 1], any float kind, any device. Errors: a value that is not a number.
-pub fn to_rgb(decoded: &Tensor) -> Result<RgbImage, PictureError> {
+pub fn to_rgb(decoded: &Tensor, computed: Kind) -> Result<RgbImage, PictureError> {
     let &[3, height, width] = decoded.size().as_slice() else {
         return Err(PictureError::Shape { found: decoded.size() });
     };
     if decoded.isfinite().all().int64_value(&[]) == 0 {
-        return Err(PictureError::NotFinite);
+        return Err(PictureError::NotFinite { exact: computed == Kind::Float });
     }
     let x = ((decoded * 0.5 + 0.5).clamp(0.0, 1.0)).to_kind(Kind::Float) * 255.0;
     let x =
@@ -58,7 +62,7 @@ mod tests {
     fn a_tensor_rounds_to_even_and_clamps() {
         // 0.5 of a level: (x * 0.5 + 0.5) * 255 = 127.5 at x = 0 rounds to the even 128.
         let decoded = Tensor::from_slice(&[0.0_f32, -1.0, 1.0, 2.0, -3.0, 0.5]).view([3, 1, 2]);
-        assert_eq!(to_rgb(&decoded).unwrap().into_raw(), [128, 255, 0, 0, 255, 191]);
+        assert_eq!(to_rgb(&decoded, Kind::Float).unwrap().into_raw(), [128, 255, 0, 0, 255, 191]);
     }
 
     #[test]
@@ -67,14 +71,16 @@ mod tests {
             RgbImage::from_fn(16, 16, |x, y| Rgb([(16 * y + x) as u8, x as u8, (255 - y) as u8]));
         let tensor = crate::photos::to_tensor(&pixels);
         assert_eq!(tensor.size(), [1, 3, 16, 16]);
-        assert_eq!(to_rgb(&tensor.squeeze_dim(0)).unwrap(), pixels);
+        assert_eq!(to_rgb(&tensor.squeeze_dim(0), Kind::Float).unwrap(), pixels);
     }
 
     #[test]
     fn a_picture_of_nan_is_refused_rather_than_black() {
         let decoded = Tensor::full([3, 2, 2], f64::NAN, (Kind::Float, tch::Device::Cpu));
-        assert!(matches!(to_rgb(&decoded), Err(PictureError::NotFinite)));
-        assert!(matches!(to_rgb(&decoded.get(0)), Err(PictureError::Shape { .. })));
+        let said = |kind| to_rgb(&decoded, kind).unwrap_err().to_string();
+        assert!(said(Kind::Half).ends_with("use --precision f32"));
+        assert!(!said(Kind::Float).contains("--precision"), "that is in use");
+        assert!(matches!(to_rgb(&decoded.get(0), Kind::Float), Err(PictureError::Shape { .. })));
     }
 
     #[test]

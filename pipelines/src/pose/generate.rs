@@ -173,7 +173,7 @@ impl PoseGenerator {
             tch::no_grad(|| {
                 let latents = self.vae.encode(picture).mean * self.vae.scaling_factor();
                 let decoded = self.vae.decode(&latents).squeeze_dim(0);
-                Ok(picture::to_rgb(&decoded.to_device(Device::Cpu))?)
+                Ok(picture::to_rgb(&decoded.to_device(Device::Cpu), self.unet.kind())?)
             })
         })
     }

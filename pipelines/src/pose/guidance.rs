@@ -5,6 +5,7 @@ use tch::Kind;
 
 use super::networks::{Evidence, Kept, Routes, of_kind};
 use crate::Guidance;
+use crate::denoise::is_none;
 
 /// The two scales of FPDM's guidance, `v = v_0 + w_1 (v_sp - v_0) + w_2 (v_spf - v_sp)`: nothing given, source and pose
 /// given, the fusion embedding too.
@@ -31,6 +32,13 @@ enum Branch {
 }
 
 impl PoseScales {
+    /// The scales that a user gives. A guidance of 1 or less is none, as in diffusers: photo and pose as they are. The fusion
+    /// embedding has the same weight where it is given none of its own.
+    pub fn given(guidance: f64, fusion: Option<f64>) -> Self {
+        let source_pose = if is_none(guidance) { 1.0 } else { guidance };
+        Self { source_pose, fusion: fusion.unwrap_or(source_pose) }
+    }
+
     /// The branches that count, and a weight for each but the first. Where both scales are equal the middle one cancels;
     /// at 1 the first does; with no weight on the fusion the last does.
     #[expect(clippy::float_cmp, reason = "terms cancel where the numbers are exactly these")]
@@ -102,6 +110,16 @@ mod tests {
             let found = combined(PoseScales { source_pose: w1, fusion: w2 }, predictions);
             assert!((found - expected).abs() < 1e-12, "{w1}, {w2}: {found} is not {expected}");
         }
+    }
+
+    #[test]
+    fn a_guidance_of_one_or_less_draws_photo_and_pose_as_they_are() {
+        for guidance in [1.0, 0.5, 0.0, -3.0] {
+            assert_eq!(PoseScales::given(guidance, None).branches().0, [All], "{guidance}");
+            let without = PoseScales::given(guidance, Some(0.0));
+            assert_eq!(without.branches().0, [SourcePose], "{guidance}");
+        }
+        assert_eq!(PoseScales::given(2.0, None), PoseScales::default());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DEFAULT_SIZE, Frame, check_size, draw, overlay, read, sequence};
 use crate::output::prepare_folder;
-use crate::picture::{self, Existing};
+use crate::picture::{self, Existing, names_picture};
 use crate::{Error, photos};
 
 /// Said where pixels are those of a picture that is still to be drawn.
@@ -19,7 +19,7 @@ pub struct RenderRequest {
     pub frame: Frame,
     /// Width and height of the pictures; pixels need one, others are drawn at [`DEFAULT_SIZE`] without it.
     pub size: Option<(u32, u32)>,
-    /// A `.png` file for one pose, or a folder.
+    /// A file (`.png`, `.jpg`, `.webp`) for one pose, or a folder.
     pub output: PathBuf,
     /// Replace pictures of the same name.
     pub force: bool,
@@ -37,7 +37,7 @@ pub fn render(request: &RenderRequest) -> Result<Vec<PathBuf>, Error> {
     };
     check_size(size)?;
     let existing = if *force { Existing::Replace } else { Existing::Keep };
-    let is_file = is_png(output);
+    let is_file = names_picture(output)?;
     if !pose.is_dir() {
         let drawn = draw(&read(pose, *frame, size)?, size);
         let file = if is_file { output.clone() } else { output.join(name(pose)) };
@@ -75,7 +75,7 @@ pub fn check(
 ) -> Result<PathBuf, Error> {
     let pixels = photos::read(photo)?;
     let skeleton = read(pose, frame, pixels.dimensions())?;
-    let file = if is_png(output) { output.to_owned() } else { output.join(name(photo)) };
+    let file = if names_picture(output)? { output.to_owned() } else { output.join(name(photo)) };
     prepare_folder(file.parent().unwrap_or(Path::new("")))?;
     let existing = if force { Existing::Replace } else { Existing::Keep };
     Ok(picture::write(&file, &overlay(&pixels, &skeleton), None, existing)?)

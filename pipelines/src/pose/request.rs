@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use embeddings::file::hex;
 use image::RgbImage;
+use models::samplers;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -15,10 +16,11 @@ use super::limits::within;
 use super::render::{PIXELS_OF_WHAT, is_png, name};
 use super::weights::PoseWeights;
 use super::{Frame, check_size, draw, read, read_picture, sequence};
+use crate::denoise::below_one;
 use crate::generate::Progress;
 use crate::output::prepare_folder;
 use crate::photos::{self, to_tensor};
-use crate::picture::{self, Existing, PictureParameters, UsedConcept};
+use crate::picture::{self, Existing, PictureParameters, UsedConcept, names_picture};
 use crate::{Base, DeviceChoice, Error, Precision};
 
 /// What a user wants drawn.
@@ -42,15 +44,17 @@ pub struct PoseRequest {
     pub size: Option<(u32, u32)>,
     /// Denoising steps.
     pub steps: usize,
-    /// Of the guidance.
-    pub scales: PoseScales,
+    /// Scale of photo and pose in the guidance; 1 or less is none.
+    pub guidance: f64,
+    /// Scale of the fusion embedding, where it is not that of `guidance`.
+    pub fusion_guidance: Option<f64>,
     /// Whether noise is added at each step (DDPM) or none (DDIM).
     pub stochastic: bool,
     /// Of the noise, the same for each pose of a sequence, so that what the pose does not say stays.
     pub seed: u64,
     /// Pictures drawn at once.
     pub batch_size: usize,
-    /// A `.png` file for one pose, or a folder.
+    /// A file (`.png`, `.jpg`, `.webp`) for one pose, or a folder.
     pub output: PathBuf,
     /// Replace pictures of the same name.
     pub force: bool,
@@ -69,6 +73,8 @@ pub struct PosePlan {
     /// Drawings by the file of their pose.
     poses: Vec<(PathBuf, RgbImage)>,
     size: (u32, u32),
+    /// Whether the output is one picture rather than a folder.
+    is_file: bool,
     device: Device,
     kind: Kind,
 }
@@ -90,11 +96,11 @@ impl PosePlan {
                 "steps and batch size are at least 1; 20 steps are usual".into(),
             ));
         }
-        let PoseScales { source_pose, fusion } = request.scales;
+        let fusion = request.fusion_guidance.unwrap_or_default();
         within(
             &(f64::MIN..=f64::MAX),
             "a finite number such as 2",
-            &[("--guidance", source_pose), ("--fusion-guidance", fusion)],
+            &[("--guidance", request.guidance), ("--fusion-guidance", fusion)],
         )?;
         let weights = match &request.weights {
             Some(file) => PoseWeights::open(file)?,
@@ -103,6 +109,9 @@ impl PosePlan {
         let shape = &weights.generator()?.shape;
         let learnt = (shape.width as u32, shape.height as u32);
         let mut base = Base::open(&request.base, request.variant.as_deref())?;
+        let schedule = shape.tuning.schedule(&base.folder);
+        let PoseSampling { kind, config, .. } = PoseSampling::default();
+        samplers::build(kind, &schedule, &config, request.steps)?;
         base.check_weights()?;
         weights.check_base(&base)?;
         let size = request.size.unwrap_or(learnt);
@@ -110,7 +119,8 @@ impl PosePlan {
         base.check_size(&[("width", size.0.into()), ("height", size.1.into())])?;
         let source = squashed(photos::read(&request.source)?, source_size(size));
         let is_folder = request.pose.is_dir();
-        if is_folder && is_png(&request.output) {
+        let is_file = names_picture(&request.output)?;
+        if is_folder && is_file {
             return Err(Error::Usage(format!(
                 "{} is a folder of poses, but --output {} is one picture; give a folder",
                 request.pose.display(),
@@ -126,13 +136,13 @@ impl PosePlan {
         let poses = poses.collect::<Result<Vec<_>, Error>>()?;
         let device = request.device.resolve()?;
         let kind = request.precision.resolve(device);
-        let folder = if is_png(&request.output) {
+        let folder = if is_file {
             request.output.parent().unwrap_or(Path::new(""))
         } else {
             &request.output
         };
         prepare_folder(folder)?;
-        Ok(Self { request, weights, base, source, poses, size, device, kind })
+        Ok(Self { request, weights, base, source, poses, size, is_file, device, kind })
     }
 
     /// What it says of itself before it begins.
@@ -150,10 +160,19 @@ impl PosePlan {
         )
     }
 
+    /// What the user should know before the drawing.
+    pub fn warnings(&self) -> Vec<String> {
+        below_one("--guidance", self.request.guidance).into_iter().collect()
+    }
+
+    fn scales(&self) -> PoseScales {
+        PoseScales::given(self.request.guidance, self.request.fusion_guidance)
+    }
+
     fn parameters(&self, pose: &Path, hash: &str) -> PictureParameters {
         let shown =
             |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let PoseRequest { scales, .. } = self.request;
+        let scales = self.scales();
         PictureParameters {
             prompt: format!("{} in the pose of {}", shown(&self.request.source), shown(pose)),
             negative_prompt: String::new(),
@@ -172,6 +191,8 @@ impl PosePlan {
                 hash: hash.to_owned(),
                 options: format!("fusion={}", scales.fusion),
             }],
+            details: None,
+            circumstances: None,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -206,7 +227,7 @@ pub fn generate(
     let hash = torch_ext::file::read(weights.path()).map_err(Error::io(weights.path(), "read"))?;
     let hash = hex(&Sha256::digest(&hash));
     let mut sampling = PoseSampling { steps: request.steps, ..PoseSampling::default() };
-    sampling.scales = request.scales;
+    sampling.scales = plan.scales();
     sampling.config.eta = if request.stochastic { 1.0 } else { 0.0 };
     let source = to_tensor(&plan.source);
     let existing = if request.force { Existing::Replace } else { Existing::Keep };
@@ -223,11 +244,8 @@ pub fn generate(
             return Ok(PosePictures { paths, interrupted: true });
         };
         for ((pose, _), drawn) in some.iter().zip(drawn) {
-            let file = if is_png(&request.output) {
-                request.output.clone()
-            } else {
-                request.output.join(name(pose))
-            };
+            let file =
+                if plan.is_file { request.output.clone() } else { request.output.join(name(pose)) };
             let parameters = plan.parameters(pose, &hash);
             let path = picture::write(&file, &drawn, Some(&parameters), existing)?;
             let _ = report(Progress::Picture(&path)); // asked again at the next step

@@ -170,6 +170,6 @@ pub(super) fn fit(
             last_good()?;
             Err(error)
         }
-        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: last_good()? }),
+        Err(Stop::Diverged { step }) => Err(Error::diverged(step, last_good()?, run.place()?.1)),
     }
 }

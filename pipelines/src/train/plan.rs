@@ -16,6 +16,7 @@ use super::context::ContextPlan;
 use super::method::Method;
 use super::warm_start;
 use crate::config::{KeepBest, TrainConfig, word};
+use crate::denoise::below_one;
 use crate::evaluate::clip_folder;
 use crate::output::prepare_folder;
 use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
@@ -143,6 +144,9 @@ impl TrainPlan {
             warnings.push(format!(
                 "every '{word}' of a prompt will be the concept; brackets keep the word apart: --concept '<{word}>'"
             ));
+        }
+        if !sample_prompts.is_empty() {
+            warnings.extend(below_one("sample_guidance", config.sample_guidance));
         }
         let photos_hash = photos.hash();
         if let Some(context) = &context {

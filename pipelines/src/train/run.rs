@@ -168,7 +168,7 @@ fn finish(
                 files.save_concept(trainer.step, observer)?;
             }
             let saved = (trainer.step > 0 || kept).then(|| files.plan.concept_path());
-            Err(Error::Diverged { step, saved })
+            Err(Error::diverged(step, saved, files.plan.kind))
         }
         Err(Stop::NoBatch(error) | Stop::Failed(error)) => {
             // The parameters are those of the last whole step; where even this save fails, the first error tells why.

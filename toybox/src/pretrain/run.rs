@@ -148,7 +148,7 @@ pub(super) fn fit(
     };
     match trainer.fit(step, &mut after) {
         Ok(_) => Ok(work),
-        Err(Stop::Diverged { step }) => Err(Error::Diverged { step, saved: Some(work) }),
+        Err(Stop::Diverged { step }) => Err(Error::diverged(step, Some(work), tch::Kind::Float)),
         Err(Stop::NoBatch(error) | Stop::Failed(error)) => Err(error),
     }
 }

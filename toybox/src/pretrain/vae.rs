@@ -85,6 +85,7 @@ pub(super) fn train(
                     for i in row * 8..row * 8 + 8 {
                         cells.push(picture::to_rgb(
                             &source.select(0, i).to_device(tch::Device::Cpu),
+                            tch::Kind::Float,
                         )?);
                     }
                 }
