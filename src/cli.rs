@@ -228,7 +228,7 @@ pub struct TrainArgs {
     /// Side of the training pictures in pixels
     #[arg(long)]
     resolution: Option<u32>,
-    /// smart or center
+    /// smart or center, which cut; pad, which puts bars beside a photo; or none, which squashes it
     #[arg(long)]
     crop: Option<String>,
     /// Mirror every second sample
@@ -306,9 +306,13 @@ pub struct TrainArgs {
     /// Print the resolved configuration and stop
     #[arg(long)]
     pub print_config: bool,
-    /// Print the plan, five prompts with their token ids and the memory it needs; train and write nothing
+    /// Print the plan, what is kept of each photo, five prompts with their token ids and the memory it needs; train and
+    /// write nothing
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
+    /// With --dry-run, write a picture (PNG) of all photos with what is kept of each
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub crop_sheet: Option<PathBuf>,
     /// How results are shown.
     #[command(flatten)]
     pub output_style: OutputStyle,

@@ -189,18 +189,16 @@ pub(crate) fn guarded<T>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    // The state behind the references is dropped with the run that failed.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(result) => result,
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("a failure without a message");
-            Err(Error::from_panic(message, doing))
-        }
-    }
+    caught(work).unwrap_or_else(|message| Err(Error::from_panic(&message, doing)))
+}
+
+/// Runs work of other crates; a panic's message where it panics. The state behind its references must be dropped then.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a failure without a message").to_owned()
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use pipelines::config::TrainConfig;
-use pipelines::train::{Event, Observer, Preview, PromptPreview, Start, TrainPlan, train};
+use pipelines::train::{
+    Event, Observer, PhotoPreview, Preview, PromptPreview, Start, TrainPlan, train,
+};
 use serde_json::json;
 
 use crate::cli::TrainArgs;
@@ -29,6 +31,10 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     }
     if args.dry_run {
         print(&plan.preview()?, show.json);
+        if let Some(sheet) = &args.crop_sheet {
+            let path = plan.write_crop_sheet(sheet)?;
+            show.progress.say(format!("what is kept of each photo is drawn in {}", path.display()));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     for line in plan.summary() {
@@ -50,6 +56,19 @@ pub fn run(args: &TrainArgs) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// A photo, and which part of it is kept.
+fn kept(PhotoPreview { file, size: (width, height), part }: &PhotoPreview) -> String {
+    let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+    let kept = if (part.width, part.height) == (*width, *height) {
+        "all of it".to_owned()
+    } else if part.width < *width {
+        format!("x {} to {}", part.x, part.x + part.width)
+    } else {
+        format!("y {} to {}", part.y, part.y + part.height)
+    };
+    format!("{name}, {width}x{height}: {kept}")
+}
+
 /// Shows what a run would do.
 fn print(preview: &Preview, as_json: bool) {
     if as_json {
@@ -57,6 +76,7 @@ fn print(preview: &Preview, as_json: bool) {
         return;
     }
     preview.plan.iter().for_each(output::line);
+    preview.photos.iter().map(kept).for_each(output::line);
     for PromptPreview { prompt, tokens, reference } in &preview.prompts {
         output::line(prompt);
         output::line(format!("  tokens {}", tokens.join(" ")));

@@ -1,22 +1,32 @@
-//! Which part of a photo is kept, and its resizing to the training size: aspect kept, never squashed.
+//! Which part of a photo is kept, and its resizing to the training size.
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
-/// How a photo of another aspect is cut. Either way the part is as large as the photo allows.
+use super::salience::Salience;
+
+/// The share of what stands out from which on it is said that a cut leaves it out.
+const MUCH: f64 = 0.25;
+
+/// How a photo of another aspect is brought to the training pictures'. What is cut leaves a part as large as the photo
+/// allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Crop {
-    /// Around what stands out: edges and unusual colours, nearer the middle more than at the border.
+    /// Cut to the most of what stands out: edges and unusual colours, nearer the middle more than at the border.
     #[default]
     Smart,
-    /// Around the middle: the shorter side resized to fit, the rest cut off evenly.
+    /// Cut to the middle: the shorter side resized to fit, the rest cut off evenly.
     Center,
+    /// Kept whole between bars of the mean colour of its border.
+    Pad,
+    /// Kept whole and squashed, as diffusers' training scripts do it.
+    None,
 }
 
 /// A part of a photo in pixels from its upper left corner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the four fields are what they say
 pub struct Rectangle {
     pub x: u32,
@@ -25,20 +35,82 @@ pub struct Rectangle {
     pub height: u32,
 }
 
+/// What becomes of a photo.
+pub(super) struct Cut {
+    /// The part that is kept.
+    pub part: Rectangle,
+    /// The share of what stands out that it leaves out, where that is much.
+    pub lost: Option<f64>,
+}
+
 impl Crop {
-    /// The part of `photo` that is kept, at `target` = (width, height).
+    /// The photo at `target` = (width, height).
     pub fn resized(self, photo: &RgbImage, target: (u32, u32)) -> RgbImage {
-        self.part(photo, target).resized(photo, target)
+        self.apply(self.cut(photo, target).part, photo, target)
     }
 
     /// The part of `photo` that is kept for `target` = (width, height).
-    pub(super) fn part(self, photo: &RgbImage, target: (u32, u32)) -> Rectangle {
-        let focus = match self {
-            Self::Center => (0.5, 0.5),
-            Self::Smart => focus(photo),
+    pub(super) fn cut(self, photo: &RgbImage, target: (u32, u32)) -> Cut {
+        let (width, height) = photo.dimensions();
+        let whole = Rectangle { x: 0, y: 0, width, height };
+        let middle = Rectangle::largest((width, height), target, (0.5, 0.5));
+        if matches!(self, Self::Pad | Self::None) || middle == whole {
+            return Cut { part: whole, lost: None };
+        }
+        let salience = Salience::of(photo);
+        let share = |part: u32, side: u32| f64::from(part) / f64::from(side);
+        let part = match self {
+            Self::Smart => {
+                let size = (share(middle.width, width), share(middle.height, height));
+                Rectangle::largest((width, height), target, salience.focus(size))
+            }
+            _ => middle,
         };
-        Rectangle::largest(photo.dimensions(), target, focus)
+        let ends =
+            |start: u32, part: u32, side: u32| (share(start, side), share(start + part, side));
+        let lost =
+            salience.lost(ends(part.x, part.width, width), ends(part.y, part.height, height));
+        Cut { part, lost: Some(lost).filter(|lost| *lost >= MUCH) }
     }
+
+    /// A part of a photo at `target` size.
+    pub(super) fn apply(self, part: Rectangle, photo: &RgbImage, target: (u32, u32)) -> RgbImage {
+        if self != Self::Pad {
+            return part.resized(photo, target);
+        }
+        let size = (part.width, part.height);
+        let fitting = Rectangle::largest(target, size, (0.5, 0.5)); // the photo's shape within the target's
+        let inner = part.resized(photo, (fitting.width, fitting.height));
+        let mut padded = RgbImage::from_pixel(target.0, target.1, border(photo));
+        imageops::replace(&mut padded, &inner, fitting.x.into(), fitting.y.into());
+        padded
+    }
+
+    /// Whether a part of a photo has to be enlarged for `target`.
+    pub(super) fn enlarges(self, part: Rectangle, target: (u32, u32)) -> bool {
+        let (wide, high) = (part.width >= target.0, part.height >= target.1);
+        // Between bars one side only is as long as the target's.
+        if self == Self::Pad { !wide && !high } else { !wide || !high }
+    }
+
+    /// Whether a part of a photo is squashed to `target`: by more than rounding its sides to whole pixels would.
+    pub(super) fn squashes(self, part: Rectangle, target: (u32, u32)) -> bool {
+        let fitting = Rectangle::largest((part.width, part.height), target, (0.5, 0.5));
+        self == Self::None && (fitting.width, fitting.height) != (part.width, part.height)
+    }
+}
+
+/// The mean colour of a photo's outermost pixels.
+fn border(photo: &RgbImage) -> Rgb<u8> {
+    let (width, height) = photo.dimensions();
+    let (mut sum, mut count) = ([0_u64; 3], 0);
+    for (x, y, pixel) in photo.enumerate_pixels() {
+        if x == 0 || y == 0 || x == width - 1 || y == height - 1 {
+            sum.iter_mut().zip(pixel.0).for_each(|(sum, level)| *sum += u64::from(level));
+            count += 1;
+        }
+    }
+    Rgb(sum.map(|sum| ((sum + count / 2) / count) as u8))
 }
 
 impl Rectangle {
@@ -65,59 +137,6 @@ impl Rectangle {
         let part = imageops::crop_imm(photo, self.x, self.y, self.width, self.height);
         imageops::resize(&*part, target.0, target.1, FilterType::Lanczos3)
     }
-}
-
-/// Where the subject is, as fractions of width and height.
-///
-/// On a thumbnail each pixel's saliency is its contrast to its neighbours plus its distance from the photo's mean
-/// colour, weighed by a centre prior. The focus is the centre of mass of what exceeds the mean by a standard deviation,
-/// so that an even background has no pull. A photo without contrast has its focus in the middle.
-fn focus(photo: &RgbImage) -> (f64, f64) {
-    const SIDE: u32 = 96; // enough to see where a subject is; more only finds texture
-    const PRIOR: f64 = 0.35; // standard deviation of the centre prior, in fractions of each side
-
-    let (width, height) = photo.dimensions();
-    let scale = f64::from(SIDE) / f64::from(width.max(height));
-    let side = |full: u32| ((f64::from(full) * scale).round() as u32).clamp(1, full);
-    let thumbnail = imageops::thumbnail(photo, side(width), side(height));
-    let (width, height) = thumbnail.dimensions();
-
-    let pixels = thumbnail.pixels().count() as f64;
-    let mut mean = [0.0; 3];
-    for Rgb(pixel) in thumbnail.pixels() {
-        for (sum, &channel) in mean.iter_mut().zip(pixel) {
-            *sum += f64::from(channel) / pixels;
-        }
-    }
-    let distance = |a: [f64; 3], b: [f64; 3]| {
-        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
-    };
-    let at =
-        |x: u32, y: u32| thumbnail.get_pixel(x.min(width - 1), y.min(height - 1)).0.map(f64::from);
-    let saliency: Vec<(f64, f64, f64)> = thumbnail
-        .enumerate_pixels()
-        .map(|(x, y, &Rgb(pixel))| {
-            let pixel = pixel.map(f64::from);
-            let edges = distance(pixel, at(x + 1, y)) + distance(pixel, at(x, y + 1));
-            let (fx, fy) =
-                ((f64::from(x) + 0.5) / f64::from(width), (f64::from(y) + 0.5) / f64::from(height));
-            let prior = (-((fx - 0.5).powi(2) + (fy - 0.5).powi(2)) / (2.0 * PRIOR * PRIOR)).exp();
-            (fx, fy, (edges + distance(pixel, mean)) * prior)
-        })
-        .collect();
-
-    let average = saliency.iter().map(|(.., s)| s).sum::<f64>() / pixels;
-    let deviation =
-        (saliency.iter().map(|(.., s)| (s - average).powi(2)).sum::<f64>() / pixels).sqrt();
-    let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
-    for (fx, fy, s) in saliency {
-        let outstanding = (s - average - deviation).max(0.0);
-        mass += outstanding;
-        x += outstanding * fx;
-        y += outstanding * fy;
-    }
-    // Below one grey level the picture is even, and what is left is rounding.
-    if average < 1.0 || mass == 0.0 { (0.5, 0.5) } else { (x / mass, y / mass) }
 }
 
 #[cfg(test)]
@@ -154,7 +173,7 @@ mod tests {
     fn an_even_photo_is_cut_in_the_middle() {
         let even = RgbImage::from_pixel(300, 100, Rgb([90, 120, 30]));
         assert_eq!(
-            Crop::Smart.part(&even, (64, 64)),
+            Crop::Smart.cut(&even, (64, 64)).part,
             Rectangle { x: 100, y: 0, width: 100, height: 100 }
         );
     }
@@ -169,9 +188,9 @@ mod tests {
                 Rgb([120, 130, 110 + (x / 20) as u8])
             }
         });
-        let smart = Crop::Smart.part(&photo, (64, 64));
+        let smart = Crop::Smart.cut(&photo, (64, 64)).part;
         assert!(smart.x <= 20 && smart.x + smart.width >= 80, "{smart:?}");
-        assert_eq!(Crop::Center.part(&photo, (64, 64)).x, 150);
+        assert_eq!(Crop::Center.cut(&photo, (64, 64)).part.x, 150);
     }
 
     #[test]
@@ -180,7 +199,7 @@ mod tests {
             let inside = (f64::from(x) - 99.5).hypot(f64::from(y) - 49.5) < 40.0;
             if inside { Rgb([255; 3]) } else { Rgb([0; 3]) }
         });
-        let resized = Crop::Center.part(&photo, (50, 50)).resized(&photo, (50, 50));
+        let resized = Crop::Center.resized(&photo, (50, 50));
         let lit = |along: &dyn Fn(u32) -> (u32, u32)| {
             (0..50)
                 .filter(|&i| {

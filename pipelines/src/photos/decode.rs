@@ -1,14 +1,16 @@
-//! From a photo's bytes to upright RGB pixels over white.
+//! From a photo's bytes to upright RGB pixels over white, in sRGB. Everything that reads a picture comes by here.
 
-use std::io::{BufReader, Cursor};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage, Rgba,
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
 };
 
-use super::PhotoError;
+use super::colour::Pixels;
+use super::{Notice, PhotoError, inks, whole};
+use crate::error::caught;
 
 /// The most pixels of a photo that are decoded.
 ///
@@ -16,63 +18,77 @@ use super::PhotoError;
 /// of a few bytes could ask for any amount.
 pub const MAX_PIXELS: u64 = 1 << 28;
 
-/// Decodes a photo, applies its EXIF orientation and lays transparency over white.
+/// The most bytes that a photo may take while it is decoded: those of [`MAX_PIXELS`] as 8-bit RGB, so that 16 bits or
+/// transparency leave room for fewer. What comes out takes up to as much again.
+pub const MAX_BYTES: u64 = 3 * MAX_PIXELS;
+
+/// The most bytes that a file may hold beside its pixels (profile, texts), however small they are packed.
+const MAX_EXTRAS: u64 = 64 << 20;
+
+/// A photo as it is seen: upright, over white, in sRGB.
+pub(super) struct Decoded {
+    /// Its pixels.
+    pub pixels: RgbImage,
+    /// What is to be said of it.
+    pub notices: Vec<Notice>,
+}
+
+/// A photo as its file has it.
+struct Opened {
+    pixels: Pixels,
+    /// Its colour profile; why it cannot be read.
+    profile: Result<Option<Vec<u8>>, String>,
+    orientation: Orientation,
+}
+
+/// Decodes a photo, converts its colours to sRGB, lays transparency over white and turns it upright.
 pub(super) fn decode(
     file: &Path,
     bytes: &[u8],
     format: ImageFormat,
-) -> Result<RgbImage, PhotoError> {
-    upright(file, bytes, format).map(over_white)
+) -> Result<Decoded, PhotoError> {
+    let Opened { pixels, profile, orientation } = open(file, bytes, format)?;
+    let mut notices = Vec::new();
+    if whole::is_animated(bytes, format) {
+        notices.push(Notice::Animated { file: file.into() });
+    }
+    let (pixels, fault) = in_srgb(pixels, profile);
+    if let Some(reason) = fault {
+        notices.push(Notice::BrokenProfile { file: file.into(), reason });
+    }
+    let mut photo = DynamicImage::from(pixels);
+    photo.apply_orientation(orientation);
+    Ok(Decoded { pixels: photo.into_rgb8(), notices })
 }
 
-/// Decodes a photo and applies its EXIF orientation.
-pub(super) fn upright(
+/// Decodes a picture whose numbers are no colours, such as a mask, and turns it upright.
+pub(super) fn levels(
     file: &Path,
     bytes: &[u8],
     format: ImageFormat,
 ) -> Result<DynamicImage, PhotoError> {
-    let broken = |reason: &str| PhotoError::Broken { file: file.into(), reason: reason.into() };
-    let undecodable = |error: ImageError| match error {
-        ImageError::IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
-            PhotoError::Truncated { file: file.into() }
-        }
-        ImageError::Unsupported(error) => {
-            PhotoError::UnknownKind { file: file.into(), reason: error.to_string() }
-        }
-        error => broken(&error.to_string()),
+    let Opened { pixels, orientation, .. } = open(file, bytes, format)?;
+    let mut picture = match pixels {
+        Pixels::Light(picture) => picture,
+        inks @ Pixels::Inks { .. } => inks.into_rgb().into(),
     };
-
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(PhotoError::Truncated { file: file.into() });
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(Limits::no_limits()); // our own limit below counts pixels and names the file
-    let mut decoder = reader.into_decoder().map_err(undecodable)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(PhotoError::TooLarge { file: file.into(), width, height });
-    }
-    if width == 0 || height == 0 {
-        return Err(broken(&format!("its size is {width}×{height}")));
-    }
-    let orientation = decoder.orientation().map_err(undecodable)?;
-    let mut photo = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-    photo.apply_orientation(orientation);
-    Ok(photo)
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
-/// Width and height as the photo is seen upright; only the header is read.
+/// Width and height as the photo is seen upright; only the header is decoded.
 pub(super) fn dimensions(file: &Path, format: ImageFormat) -> Result<(u32, u32), PhotoError> {
-    let broken =
-        |error: ImageError| PhotoError::Broken { file: file.into(), reason: error.to_string() };
-    let bytes = torch_ext::file::open(file)
-        .map_err(|source| PhotoError::File { file: file.into(), source })?;
-    let mut reader = ImageReader::with_format(BufReader::new(bytes), format);
-    reader.limits(Limits::no_limits());
-    let mut decoder = reader.into_decoder().map_err(broken)?;
-    let (width, height) = decoder.dimensions();
+    let unreadable = |source| PhotoError::File { file: file.into(), source };
+    let (width, height, orientation) = if format == ImageFormat::WebP {
+        let bytes = torch_ext::file::read(file).map_err(unreadable)?;
+        check_whole(file, &bytes, format)?;
+        sound(file, || header(Cursor::new(bytes), format))
+    } else {
+        let bytes = BufReader::new(torch_ext::file::open(file).map_err(unreadable)?);
+        sound(file, || header(bytes, format))
+    }?;
     let turned = matches!(
-        decoder.orientation().map_err(broken)?,
+        orientation,
         Orientation::Rotate90
             | Orientation::Rotate270
             | Orientation::Rotate90FlipH
@@ -81,42 +97,117 @@ pub(super) fn dimensions(file: &Path, format: ImageFormat) -> Result<(u32, u32),
     Ok(if turned { (height, width) } else { (width, height) })
 }
 
-/// 8-bit RGB; what is transparent shows white.
-fn over_white(photo: DynamicImage) -> RgbImage {
-    if !photo.color().has_alpha() {
-        return photo.into_rgb8();
+fn header(bytes: impl BufRead + Seek, format: ImageFormat) -> ImageResult<(u32, u32, Orientation)> {
+    let mut decoder = decoder(bytes, format)?;
+    let (width, height) = decoder.dimensions();
+    Ok((width, height, decoder.orientation()?))
+}
+
+/// What decodes a picture; pixels are left to [`check_size`].
+fn decoder<'a>(
+    bytes: impl BufRead + Seek + 'a,
+    format: ImageFormat,
+) -> ImageResult<impl ImageDecoder + 'a> {
+    let mut reader = ImageReader::with_format(bytes, format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_EXTRAS);
+    reader.limits(limits);
+    reader.into_decoder()
+}
+
+/// Runs a decoder. Decoders read files from anywhere, and not every one of them refuses every broken file without a
+/// panic: that is a fault of the file, not of this program.
+fn sound<T>(file: &Path, work: impl FnOnce() -> ImageResult<T>) -> Result<T, PhotoError> {
+    let broken = |reason: String| PhotoError::Broken { file: file.into(), reason };
+    match caught(work) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(ImageError::IoError(source)))
+            if source.kind() == std::io::ErrorKind::UnexpectedEof =>
+        {
+            Err(PhotoError::Truncated { file: file.into() })
+        }
+        Ok(Err(ImageError::Unsupported(error))) => {
+            Err(PhotoError::UnknownKind { file: file.into(), reason: error.to_string() })
+        }
+        Ok(Err(ImageError::Limits(_))) => {
+            Err(broken("it asks for more memory than its pixels take".into()))
+        }
+        Ok(Err(error)) => Err(broken(error.to_string())),
+        Err(panic) => Err(broken(format!("its decoder failed: {}", panic.replace('\n', " ")))),
     }
-    let photo = photo.into_rgba8();
-    RgbImage::from_fn(photo.width(), photo.height(), |x, y| {
-        let Rgba([r, g, b, alpha]) = *photo.get_pixel(x, y);
-        let alpha = u32::from(alpha);
-        let blend =
-            |colour: u8| ((u32::from(colour) * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
-        image::Rgb([blend(r), blend(g), blend(b)])
+}
+
+fn open(file: &Path, bytes: &[u8], format: ImageFormat) -> Result<Opened, PhotoError> {
+    let passes = check_whole(file, bytes, format)?;
+    let mut decoder = sound(file, || decoder(Cursor::new(bytes), format))?;
+    let taken = check_size(file, &decoder, passes)?;
+    sound(file, move || {
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(2 * taken + MAX_EXTRAS); // a TIFF's strips are beside its pixels for a while
+        decoder.set_limits(limits)?;
+        let orientation = decoder.orientation()?;
+        let profile = match decoder.icc_profile() {
+            Ok(None) if format == ImageFormat::Png && whole::png_has(bytes, *b"iCCP") => {
+                Err("it cannot be unpacked".into())
+            }
+            profile => profile.map_err(|error| error.to_string()),
+        };
+        let inks = match format {
+            ImageFormat::Jpeg => inks::jpeg(bytes)?,
+            ImageFormat::Tiff => inks::tiff(bytes, &decoder, taken as usize)?,
+            _ => None,
+        };
+        let pixels = match inks {
+            Some(inks) => inks,
+            None => Pixels::Light(DynamicImage::from_decoder(decoder)?),
+        };
+        Ok(Opened { pixels, profile, orientation })
     })
 }
 
-/// Whether the JPEG reaches its end-of-image marker.
-///
-/// The decoder fills what is missing with grey and reports success, so the markers are walked here: segments are
-/// skipped by their length (an EXIF thumbnail has an end marker of its own), entropy-coded data byte by byte.
-/// Data that is wrong in the middle of a whole file is not found: JPEG has no checksum.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2; // behind the start-of-image marker
-    while let Some(&[first, marker]) = bytes.get(at..at + 2).and_then(|pair| pair.first_chunk()) {
-        match (first, marker) {
-            (0xff, 0xd9) => return true,
-            // A stuffed zero, a restart marker, a second start, TEM: no length follows.
-            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
-            (0xff, 0x02..=0xfe) => {
-                let Some(length) = bytes.get(at + 2..at + 4).and_then(|pair| pair.first_chunk())
-                else {
-                    return false;
-                };
-                at += 2 + usize::from(u16::from_be_bytes(*length));
-            }
-            _ => at += 1, // entropy-coded data, or fill bytes before a marker
-        }
+/// Refuses a file that ends before its picture does, where its decoder would not; returns whether its picture comes in
+/// several passes.
+fn check_whole(file: &Path, bytes: &[u8], format: ImageFormat) -> Result<bool, PhotoError> {
+    let passes = match format {
+        ImageFormat::Jpeg => whole::jpeg(bytes).map(|jpeg| jpeg.progressive),
+        ImageFormat::WebP => whole::webp_is_whole(bytes).then_some(false),
+        _ => Some(false),
+    };
+    passes.ok_or_else(|| PhotoError::Truncated { file: file.into() })
+}
+
+/// Refuses a picture that would take too much memory; returns the bytes that it takes while it is decoded.
+fn check_size(file: &Path, decoder: &impl ImageDecoder, passes: bool) -> Result<u64, PhotoError> {
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        let reason = format!("its size is {width}×{height}");
+        return Err(PhotoError::Broken { file: file.into(), reason });
     }
-    false
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MAX_PIXELS {
+        return Err(PhotoError::TooLarge { file: file.into(), width, height });
+    }
+    let stored = u64::from(decoder.original_color_type().bits_per_pixel()).div_ceil(8);
+    let colour = decoder.color_type();
+    // Of each number of a JPEG in several passes two bytes more are in memory.
+    let passes = if passes { 2 * u64::from(colour.channel_count()) } else { 0 };
+    let each = stored.max(u64::from(colour.bytes_per_pixel())) + passes;
+    let bytes = pixels * each;
+    if bytes > MAX_BYTES {
+        return Err(PhotoError::TooMuchMemory { file: file.into(), width, height, bytes });
+    }
+    Ok(bytes)
+}
+
+/// The photo in sRGB, and why its profile was not followed where it has one that cannot be.
+fn in_srgb(pixels: Pixels, profile: Result<Option<Vec<u8>>, String>) -> (RgbImage, Option<String>) {
+    let fault = match profile {
+        Ok(None) => None,
+        Ok(Some(profile)) => match pixels.to_srgb(&profile) {
+            Ok(photo) => return (photo, None),
+            Err(reason) => Some(reason),
+        },
+        Err(reason) => Some(reason),
+    };
+    (pixels.into_rgb(), fault)
 }

@@ -21,7 +21,8 @@ pub fn masks(folder: &Path, photos: &[PathBuf]) -> Result<Vec<PathBuf>, PhotoErr
         error => error,
     })?;
     let mask = |photo: &PathBuf| {
-        let mut own = all.iter().filter(|mask| mask.file_stem() == photo.file_stem());
+        let of = |mask: &PathBuf| scan::masked(&mask.with_extension("")).unwrap_or(mask.clone());
+        let mut own = all.iter().filter(|mask| of(mask).file_stem() == photo.file_stem());
         match (own.next(), own.next()) {
             (Some(mask), None) => Ok(mask.clone()),
             (Some(first), Some(second)) => {
@@ -61,7 +62,7 @@ pub fn read_masked(photo: &Path, mask: &Path) -> Result<RgbImage, PhotoError> {
 fn kept(mask: &Path) -> Result<GrayImage, PhotoError> {
     let bytes = torch_ext::file::read(mask)
         .map_err(|source| PhotoError::File { file: mask.into(), source })?;
-    let mask = decode::upright(mask, &bytes, scan::format(mask)?)?;
+    let mask = decode::levels(mask, &bytes, scan::format(mask)?)?;
     if mask.color().has_alpha() {
         let alpha = mask.to_rgba8();
         if alpha.pixels().any(|pixel| pixel[3] < 255) {

@@ -5,14 +5,19 @@
 //! train on something else than the photo is a [`PhotoError`] that names the file.
 
 mod augment;
+mod colour;
 mod crop;
 mod decode;
 mod duplicates;
+mod inks;
 mod mask;
 mod notice;
+mod salience;
 mod scan;
+mod sheet;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::path::{Path, PathBuf};
 
@@ -23,9 +28,10 @@ use tch::{Kind, Tensor};
 
 pub use augment::Augmentation;
 pub use crop::{Crop, Rectangle};
-pub use decode::MAX_PIXELS;
+pub use decode::{MAX_BYTES, MAX_PIXELS};
 pub use mask::{masks, read_masked};
 pub use notice::{Notice, PhotoError};
+pub use sheet::sheet;
 
 use duplicates::Fingerprint;
 
@@ -63,13 +69,22 @@ impl PhotoSet {
 
         let mut photos: Vec<Photo> = Vec::with_capacity(entries.len());
         let mut fingerprints: Vec<Fingerprint> = Vec::with_capacity(entries.len());
+        let mut squashed = Vec::new();
         for scan::Entry { path, format, caption } in entries {
             let bytes = torch_ext::file::read(&path)
                 .map_err(|source| PhotoError::File { file: path.clone(), source })?;
-            let upright = decode::decode(&path, &bytes, format)?;
+            let decode::Decoded { pixels: upright, notices } =
+                decode::decode(&path, &bytes, format)?;
+            report.extend(notices);
             let original = upright.dimensions();
-            let part = crop.part(&upright, size);
-            if part.width < size.0 || part.height < size.1 {
+            let crop::Cut { part, lost } = crop.cut(&upright, size);
+            if let Some(lost) = lost {
+                report.push(Notice::CutsMuch { file: path.clone(), lost });
+            }
+            if crop.squashes(part, size) {
+                squashed.push(path.clone());
+            }
+            if crop.enlarges(part, size) {
                 report.push(Notice::TooSmall { file: path.clone(), size: original, target: size });
             }
             let fingerprint = Fingerprint::new(&bytes, &upright);
@@ -79,7 +94,7 @@ impl PhotoSet {
             }
             fingerprints.push(fingerprint);
             photos.push(Photo {
-                pixels: part.resized(&upright, size),
+                pixels: crop.apply(part, &upright, size),
                 path,
                 caption,
                 original,
@@ -87,6 +102,9 @@ impl PhotoSet {
             });
         }
 
+        if !squashed.is_empty() {
+            report.push(Notice::Squashed { files: squashed });
+        }
         if photos.len() < FEW_PHOTOS {
             report.push(Notice::TooFew { count: photos.len() });
         }
@@ -132,7 +150,7 @@ pub fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<Notice>), PhotoError> {
 pub fn read(file: &Path) -> Result<RgbImage, PhotoError> {
     let bytes = torch_ext::file::read(file)
         .map_err(|source| PhotoError::File { file: file.into(), source })?;
-    decode::decode(file, &bytes, scan::format(file)?)
+    decode::decode(file, &bytes, scan::format(file)?).map(|photo| photo.pixels)
 }
 
 /// Width and height of a picture as it is seen upright, by its header.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{FEW_PHOTOS, MAX_PIXELS};
+use super::{FEW_PHOTOS, MAX_BYTES, MAX_PIXELS};
 
 /// Something about the photos that the user should know; each displays as one line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// Hidden files and files that are no photos.
     Skipped {
@@ -24,6 +24,35 @@ pub enum Notice {
         /// The format's name.
         format: &'static str,
         /// The files, by name.
+        files: Vec<PathBuf>,
+    },
+    /// Masks of photos, as other trainers want them beside the photos.
+    Masks {
+        /// The files, by name.
+        files: Vec<PathBuf>,
+    },
+    /// A picture that moves, of which one frame is read.
+    Animated {
+        /// The picture.
+        file: PathBuf,
+    },
+    /// A colour profile that cannot be used.
+    BrokenProfile {
+        /// The picture.
+        file: PathBuf,
+        /// What is wrong with the profile.
+        reason: String,
+    },
+    /// A photo of which the cut leaves out much.
+    CutsMuch {
+        /// The photo.
+        file: PathBuf,
+        /// The share of what stands out that is left out.
+        lost: f64,
+    },
+    /// Photos that are brought to another shape.
+    Squashed {
+        /// The photos.
         files: Vec<PathBuf>,
     },
     /// A photo whose cut part has to be enlarged to the training size.
@@ -53,6 +82,13 @@ pub enum Notice {
     WithoutCaption {
         /// The photos.
         files: Vec<PathBuf>,
+    },
+    /// A caption file beside another of the same photo.
+    SecondCaption {
+        /// The one that is used.
+        used: PathBuf,
+        /// The one that is not.
+        unused: PathBuf,
     },
     /// A caption file with more than one line, of which the first is used.
     LongCaption {
@@ -87,6 +123,33 @@ impl fmt::Display for Notice {
                     "{format} is not supported, so {pictures} {are} left out: {names}; export as JPEG or PNG to use {them}{tool}"
                 )
             }
+            Self::Masks { files } => write!(
+                f,
+                "skipped {}: {}; photos are learnt whole, so give photos of which the background is cut off, or none",
+                count(files, "mask"),
+                names(files)
+            ),
+            Self::Animated { file } => {
+                write!(f, "{} is animated; its first frame is read", name(file))
+            }
+            Self::BrokenProfile { file, reason } => write!(
+                f,
+                "{} has a colour profile that cannot be used ({reason}); its colours are read as sRGB",
+                name(file)
+            ),
+            Self::CutsMuch { file, lost } => write!(
+                f,
+                "{}: the cut to the training shape leaves out {:.0} % of what stands out; see --crop-sheet, cut it yourself, or pass --crop pad",
+                name(file),
+                100.0 * lost
+            ),
+            Self::Squashed { files } => write!(
+                f,
+                "{} of another shape than the training pictures {} squashed: {}; --crop pad keeps the shape",
+                count(files, "photo"),
+                if files.len() == 1 { "is" } else { "are" },
+                names(files)
+            ),
             Self::TooSmall { file, size, target } => write!(
                 f,
                 "{} is {}×{}, too small for {}×{}: it is enlarged, and the concept will look soft",
@@ -114,6 +177,9 @@ impl fmt::Display for Notice {
             }
             Self::WithoutCaption { files } => {
                 write!(f, "no caption for {}: {}", count(files, "photo"), names(files))
+            }
+            Self::SecondCaption { used, unused } => {
+                write!(f, "{} is left out; {} is the photo's caption", name(unused), name(used))
             }
             Self::LongCaption { file } => {
                 write!(f, "{} has several lines; the first is the caption", name(file))
@@ -222,6 +288,17 @@ pub enum PhotoError {
         /// The file.
         file: PathBuf,
     },
+    /// A picture of a format that is not read here.
+    #[error(
+        "{file} is {format}, which is not supported; export it as JPEG or PNG{}",
+        converter(format)
+    )]
+    UnsupportedFormat {
+        /// The file.
+        file: PathBuf,
+        /// The format's name.
+        format: &'static str,
+    },
     /// More pixels than [`MAX_PIXELS`].
     #[error(
         "{file} is {width}×{height} pixels, more than the {} million that are read; scale it down or remove it",
@@ -234,6 +311,22 @@ pub enum PhotoError {
         width: u32,
         /// Its height by its header.
         height: u32,
+    },
+    /// More bytes than [`MAX_BYTES`].
+    #[error(
+        "{file} is {width}×{height} pixels and takes {:.1} GB while it is decoded, more than the {:.1} GB that a picture may; scale it down, save it with 8 bits and, as a JPEG, in one pass (not progressive), or remove it",
+        *bytes as f64 / 1e9,
+        MAX_BYTES as f64 / 1e9
+    )]
+    TooMuchMemory {
+        /// The file.
+        file: PathBuf,
+        /// Its width by its header.
+        width: u32,
+        /// Its height by its header.
+        height: u32,
+        /// The bytes that it takes.
+        bytes: u64,
     },
     /// A JPEG that ends before its picture does.
     #[error(

@@ -1,6 +1,6 @@
 //! Which files of a folder are photos: told by their first bytes, not by their names alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,12 @@ use super::{Notice, PhotoError};
 
 /// Bytes from a file's start that tell its format.
 const HEAD: usize = 32;
+
+/// Endings of caption files, the one that counts where there are several first.
+const CAPTIONS: [&str; 2] = ["txt", "caption"];
+
+/// How other trainers name the masks of photos, which lie beside these: behind the photo's name.
+const MASKS: [&str; 2] = ["-masklabel", "-condlabel"];
 
 /// A photo found, not decoded yet.
 pub(super) struct Entry {
@@ -53,7 +59,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
             folders.push(path);
         } else if !metadata.is_file() {
             skipped.push(path); // a pipe or a device: reading it could wait for ever
-        } else if extension(&path) == "txt" {
+        } else if CAPTIONS.contains(&&*extension(&path)) {
             texts.push(path);
         } else {
             match kind(&path)? {
@@ -65,14 +71,26 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
     }
 
     let mut report = Vec::new();
-    let mut captions: BTreeMap<PathBuf, Option<String>> = BTreeMap::new();
+    let stems: BTreeSet<PathBuf> = photos.iter().map(|(photo, _)| stem(photo)).collect();
+    let masks: Vec<PathBuf> = photos
+        .extract_if(.., |(photo, _)| masked(&stem(photo)).is_some_and(|of| stems.contains(&of)))
+        .map(|(mask, _)| mask)
+        .collect();
+    let mut captions: BTreeMap<PathBuf, (PathBuf, Option<String>)> = BTreeMap::new();
+    texts.sort_by_key(|text| CAPTIONS.iter().position(|ending| *ending == extension(text)));
     for text in texts {
-        let stem = text.with_extension("");
-        if photos.iter().any(|(photo, _)| photo.with_extension("") == stem) {
-            captions.insert(stem, caption(&text, &mut report)?);
+        let stem = stem(&text);
+        if let Some((used, _)) = captions.get(&stem) {
+            report.push(Notice::SecondCaption { used: used.clone(), unused: text });
+        } else if stems.contains(&stem) {
+            let caption = caption(&text, &mut report)?;
+            captions.insert(stem, (text, caption));
         } else {
             skipped.push(text);
         }
+    }
+    if !masks.is_empty() {
+        report.push(Notice::Masks { files: masks });
     }
     skipped.sort();
     if !skipped.is_empty() {
@@ -90,7 +108,7 @@ pub(super) fn list(folder: &Path) -> Result<Listing, PhotoError> {
     }
 
     let entries = photos.into_iter().map(|(path, format)| {
-        let caption = captions.get(&path.with_extension("")).cloned().flatten();
+        let caption = captions.get(&stem(&path)).and_then(|(_, caption)| caption.clone());
         Entry { path, format, caption }
     });
     Ok(Listing { entries: entries.collect(), report })
@@ -125,7 +143,10 @@ fn extension(path: &Path) -> String {
 pub(super) fn format(path: &Path) -> Result<ImageFormat, PhotoError> {
     match kind(path)? {
         Kind::Photo(format) => Ok(format),
-        _ => Err(PhotoError::NotAPicture { file: path.into() }),
+        Kind::Unsupported(format) => {
+            Err(PhotoError::UnsupportedFormat { file: path.into(), format })
+        }
+        Kind::Foreign => Err(PhotoError::NotAPicture { file: path.into() }),
     }
 }
 
@@ -190,6 +211,18 @@ fn kind_by_content(head: &[u8], extension: &str) -> Option<Kind> {
         ImageFormat::Avif => Some(Kind::Unsupported("AVIF")),
         _ => None,
     }
+}
+
+/// The path without its extension: what a photo and its caption have in common.
+fn stem(path: &Path) -> PathBuf {
+    path.with_extension("")
+}
+
+/// The photo that a mask is of, both without extension.
+pub(super) fn masked(mask: &Path) -> Option<PathBuf> {
+    let name = mask.file_name()?.to_str()?;
+    let of = MASKS.iter().find_map(|ending| name.strip_suffix(ending))?;
+    Some(mask.with_file_name(of))
 }
 
 fn is_raw(extension: &str) -> bool {

@@ -9,6 +9,7 @@ use image::RgbImage;
 
 use super::PictureParameters;
 use super::encode::{OWN_KEY, encode};
+use crate::error::caught;
 
 /// What happens where a file of the name already is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,7 +102,10 @@ pub fn write(
 pub fn read_parameters(path: &Path) -> Result<PictureParameters, PictureError> {
     let unreadable = |source| PictureError::Read { path: path.into(), source };
     let file = torch_ext::file::open(path).map_err(|error| unreadable(error.into()))?;
-    let reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(unreadable)?;
+    let decoder = png::Decoder::new(BufReader::new(file));
+    let reader = caught(|| decoder.read_info())
+        .unwrap_or_else(|panic| Err(io::Error::other(panic).into()))
+        .map_err(unreadable)?;
     let info = reader.info();
     let latin1 = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == OWN_KEY);
     let utf8 = info.utf8_text.iter().find(|chunk| chunk.keyword == OWN_KEY);

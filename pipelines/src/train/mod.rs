@@ -21,7 +21,7 @@ pub(crate) use files::write_config;
 pub(crate) use log::StepLog;
 pub use measurement::Measurement;
 pub use plan::{Start, TrainPlan};
-pub use preview::{Preview, PromptPreview};
+pub use preview::{PhotoPreview, Preview, PromptPreview};
 pub use run::{Outcome, train};
 
 use std::ops::ControlFlow;

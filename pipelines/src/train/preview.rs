@@ -1,12 +1,16 @@
 //! What a run would do, without doing it: its plan, some of its prompts as the text encoder reads them, and the memory
 //! that it will need.
 
+use std::path::{Path, PathBuf};
+
 use embeddings::{Overflow, PromptTokens};
 use models::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::plan::TrainPlan;
 use crate::Error;
+use crate::photos::{self, Photo, Rectangle};
+use crate::picture::{self, Existing};
 
 /// How many prompts a preview shows.
 const PROMPTS: usize = 5;
@@ -16,10 +20,23 @@ const PROMPTS: usize = 5;
 pub struct Preview {
     /// The plan in a few lines.
     pub plan: Vec<String>,
+    /// Its photos, and what is kept of them.
+    pub photos: Vec<PhotoPreview>,
     /// Some of its prompts, of each list the first ones.
     pub prompts: Vec<PromptPreview>,
     /// An estimate of the peak memory in bytes: of the GPU where there is one.
     pub memory: u64,
+}
+
+/// A photo as the training sees it.
+#[derive(Debug, Serialize)]
+pub struct PhotoPreview {
+    /// The file.
+    pub file: PathBuf,
+    /// Its width and height, upright.
+    pub size: (u32, u32),
+    /// The part that is kept, in its pixels.
+    pub part: Rectangle,
 }
 
 /// A prompt as the text encoder reads it.
@@ -43,9 +60,16 @@ impl TrainPlan {
         let compared = context.iter().map(|p| self.pair(p, &tokenizer));
         Ok(Preview {
             plan: self.summary(),
+            photos: self.photos.photos.iter().map(shown).collect(),
             prompts: trained.chain(compared).take(PROMPTS).collect::<Result<_, _>>()?,
             memory: self.memory()?,
         })
+    }
+
+    /// Writes a picture of all photos with what is kept of each; returns its path.
+    pub fn write_crop_sheet(&self, file: &Path) -> Result<PathBuf, Error> {
+        let sheet = photos::sheet(&self.photos)?;
+        Ok(picture::write(file, &sheet, None, Existing::Replace)?)
     }
 
     fn prompt(&self, prompt: &str, tokenizer: &Tokenizer) -> Result<PromptPreview, Error> {
@@ -78,4 +102,8 @@ impl TrainPlan {
         };
         (0..=tokens.end).map(show).collect()
     }
+}
+
+fn shown(Photo { path, original, part, .. }: &Photo) -> PhotoPreview {
+    PhotoPreview { file: path.clone(), size: *original, part: *part }
 }
