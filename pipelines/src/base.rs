@@ -70,12 +70,7 @@ impl Base {
     pub(crate) fn check_size(&self, sides: &[(&str, i64)]) -> Result<(), Error> {
         let f = self.folder.vae.downscale();
         for &(side, pixels) in sides {
-            if pixels > 8192 {
-                let text = format!(
-                    "the {side} is {pixels} pixels, but at most 8192 can be drawn; use less"
-                );
-                return Err(Error::Usage(text));
-            }
+            check_largest(side, pixels)?;
             if pixels < f || pixels % f != 0 {
                 let near = ((pixels.max(0) + f / 2) / f * f).max(f);
                 return Err(Error::Usage(format!(
@@ -192,4 +187,14 @@ fn cached_snapshot(id: &Path) -> Option<PathBuf> {
 pub fn random_base(like: &Path, output: &Path, precision: Precision) -> Result<(), Error> {
     let kind = precision.resolve(tch::Device::Cpu);
     Ok(models::seeded::write_model(like, output, kind)?)
+}
+
+/// Refuses a side of a picture that no base draws.
+pub(crate) fn check_largest(side: &str, pixels: i64) -> Result<(), Error> {
+    if pixels > 8192 {
+        return Err(Error::Usage(format!(
+            "the {side} is {pixels} pixels, but at most 8192 can be drawn; use less"
+        )));
+    }
+    Ok(())
 }

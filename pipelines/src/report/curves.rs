@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::quantities::{Series, smoothed, thinned};
+use super::quantities::{Series, drawable, smoothed, thinned};
 use crate::evaluate::Summary;
 
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -164,20 +164,27 @@ fn draw_scores(
     photos: Option<f64>,
 ) -> Result<(), Failure> {
     let x = 0.5..values.len() as f64 + 0.5;
-    let seen = values.iter().copied().chain(summary.interval.into_iter().flatten()).chain(photos);
+    let photos = photos.and_then(drawable);
+    let interval = summary.interval.filter(|ends| ends.iter().all(|x| drawable(*x).is_some()));
+    let dots: Vec<(f64, f64)> = values
+        .iter()
+        .enumerate()
+        .filter_map(|(i, &y)| Some((i as f64 + 1.0, drawable(y)?)))
+        .collect();
+    let seen = dots.iter().map(|dot| dot.1).chain(interval.into_iter().flatten()).chain(photos);
     let mut chart = axes(svg, x.clone(), range(seen, 0.05))?;
-    if let Some([low, high]) = summary.interval {
+    if let Some([low, high]) = interval {
         let band = Rectangle::new([(x.start, low), (x.end, high)], FAINT.filled());
         chart.draw_series([band])?;
     }
     let across = |y: f64| [(x.start, y), (x.end, y)];
-    chart.draw_series(LineSeries::new(across(summary.mean), BOLD.stroke_width(3)))?;
+    if let Some(mean) = drawable(summary.mean) {
+        chart.draw_series(LineSeries::new(across(mean), BOLD.stroke_width(3)))?;
+    }
     if let Some(photos) = photos {
         chart.draw_series(LineSeries::new(across(photos), AXIS.stroke_width(2)))?;
     }
-    let dots = values.iter().enumerate();
-    let dots = dots.map(|(i, &y)| Circle::new((i as f64 + 1.0, y), 6, BOLD.filled()));
-    chart.draw_series(dots)?;
+    chart.draw_series(dots.into_iter().map(|dot| Circle::new(dot, 6, BOLD.filled())))?;
     Ok(chart.plotting_area().present()?)
 }
 

@@ -16,13 +16,16 @@ pub(super) struct Series {
 }
 
 /// Reads a log of JSON lines. Every number beside `step` is a quantity, on its own or in a list of `[name, number]`
-/// pairs or in an object. What is no number, and a last line that was cut off, is passed over.
+/// pairs or in an object. What is no number, or none that [`drawable`] takes, and a last line that was cut off, is passed
+/// over.
 pub(super) fn read(path: &Path) -> Result<Vec<Series>, Error> {
     let text = torch_ext::file::read_to_string(path).map_err(Error::io(path, "read"))?;
     let mut all = Vec::new();
     for line in text.lines() {
         let Ok(line) = serde_json::from_str::<Map<String, Value>>(line) else { continue };
-        let Some(step) = line.get("step").and_then(Value::as_f64) else { continue };
+        let Some(step) = line.get("step").and_then(Value::as_f64).and_then(drawable) else {
+            continue;
+        };
         for (key, value) in line.iter().filter(|(key, _)| *key != "step") {
             take(&mut all, key, step, value);
         }
@@ -30,10 +33,19 @@ pub(super) fn read(path: &Path) -> Result<Vec<Series>, Error> {
     Ok(all)
 }
 
+/// A number that can stand on an axis. Runs compute in f32, so nothing beyond its range is a quantity of one; and sums and
+/// differences of larger numbers would leave the range of f64, where an axis has no end. What is too small for f32 is 0.
+pub(super) fn drawable(x: f64) -> Option<f64> {
+    if x.abs() < f64::from(f32::MIN_POSITIVE) {
+        return Some(0.0);
+    }
+    (x.abs() <= f64::from(f32::MAX)).then_some(x)
+}
+
 fn take(all: &mut Vec<Series>, key: &str, step: f64, value: &Value) {
     match value {
         Value::Number(number) => {
-            let Some(value) = number.as_f64() else { return };
+            let Some(value) = number.as_f64().and_then(drawable) else { return };
             match all.iter_mut().find(|series| series.key == key) {
                 Some(series) => series.points.push((step, value)),
                 None => all.push(Series { key: key.to_owned(), points: vec![(step, value)] }),

@@ -11,6 +11,7 @@ use super::attention::{self, Maps, Subject, Words};
 use super::page::{self, SIDE, Section};
 use super::samples::Samples;
 use super::{command, curves, quantities};
+use crate::base::check_largest;
 use crate::config::{Table, TrainConfig};
 use crate::photos::{self, PhotoSet};
 use crate::{Base, DeviceChoice, Error};
@@ -33,6 +34,7 @@ pub(super) fn page(
     flow: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<String, Error> {
     let config = TrainConfig::resolve(None, Some(&folder.join("config.toml")), Table::new())?;
+    config.check()?;
     let log = folder.join("log.jsonl");
     let logged = if log.is_file() { quantities::read(&log)? } else { Vec::new() };
     let steps = logged.iter().filter_map(|series| series.points.last()).map(|p| p.0 as u64).max();
@@ -76,12 +78,15 @@ pub(super) fn page(
     Ok(page::page(&run.config.concept, &subtitle, &sections))
 }
 
+/// The photos at the size that the run had them at. Where its base is not there any more a size is shown, but not what a
+/// run would have refused.
 fn photos_as_used(config: &TrainConfig, base: Option<&Base>) -> Result<PhotoSet, Error> {
     let side = match (config.resolution, base) {
         (0, Some(base)) => base.resolution() as u32,
         (0, None) => SIDE,
         (pixels, _) => pixels,
     };
+    check_largest("resolution", side.into())?;
     Ok(PhotoSet::read(&config.photos, (side, side), config.crop)?)
 }
 
