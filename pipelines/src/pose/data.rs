@@ -1,7 +1,7 @@
 //! Folders of people: photos, poses, and lists of pairs of one person.
 //!
 //! Two forms are read. FPDM's: `train_pairs_data.json` and `test_pairs_data.json` (PCDMs' `train_data.json`,
-//! `test_data.json`) name photos, and the pose of `img/a/b.jpg` is `pose/a/b.txt`. DPTN's and CFLD's, where none of
+//! `test_data.json`) name photos, and the pose of `img/a/b.jpg` is `pose/a/b.txt` (or `.json`). DPTN's and CFLD's, where none of
 //! those is there: `fasion-resize-pairs-train.csv`, `fasion-resize-annotation-train.csv` and the same of `test`.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::file::read_all;
+use super::file::{pose_of, read_all};
 use super::{Fault, Frame, Skeleton, csv};
 use crate::{Error, photos};
 
@@ -133,7 +133,8 @@ impl Finder<'_> {
     /// The sound pairs of a JSON list.
     fn json(&mut self, list: &Path) -> Result<Vec<Pair>, Error> {
         let text = torch_ext::file::read_to_string(list).map_err(Error::io(list, "read"))?;
-        let named = pairs(list, &text, &mut self.survey.faults);
+        let text = text.trim_start_matches('\u{feff}');
+        let named = pairs(list, text, &mut self.survey.faults);
         self.survey.pairs += named.len();
         let mut sound = Vec::new();
         for Named { line, source, target } in named {
@@ -268,7 +269,7 @@ impl Finder<'_> {
         photo: &Path,
         size: (u32, u32),
     ) -> Option<Skeleton> {
-        let file = pose_file(self.root, photo);
+        let file = pose_of(&pose_stem(self.root, photo));
         if let Some(known) = self.poses.get(&file) {
             return *known;
         }
@@ -294,15 +295,15 @@ impl Finder<'_> {
     }
 }
 
-/// Where the pose of a photo lies: `pose/` instead of a leading `img/`, `.txt` at the end.
-fn pose_file(root: &Path, photo: &Path) -> PathBuf {
+/// Where the pose of a photo lies, without its ending: `pose/` instead of a leading `img/`.
+fn pose_stem(root: &Path, photo: &Path) -> PathBuf {
     let inside = photo.strip_prefix(root).unwrap_or(photo);
     let mut parts = inside.components();
     let rest = match parts.next() {
         Some(Component::Normal(first)) if first == "img" => parts.as_path(),
         _ => inside,
     };
-    root.join("pose").join(rest).with_extension("txt")
+    root.join("pose").join(rest).with_extension("")
 }
 
 /// The pairs of a JSON list; what is none is a fault.
@@ -377,10 +378,10 @@ mod tests {
     fn the_pose_of_a_photo_replaces_the_first_folder_only() {
         let root = Path::new("data");
         for (photo, pose) in [
-            ("data/img/WOMEN/img/a_img.jpg", "data/pose/WOMEN/img/a_img.txt"),
-            ("data/MEN/b.png", "data/pose/MEN/b.txt"),
+            ("data/img/WOMEN/img/a_img.jpg", "data/pose/WOMEN/img/a_img"),
+            ("data/MEN/b.png", "data/pose/MEN/b"),
         ] {
-            assert_eq!(pose_file(root, Path::new(photo)), Path::new(pose));
+            assert_eq!(pose_stem(root, Path::new(photo)), Path::new(pose));
         }
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::csv::pictures_below;
+use super::file::pose_of;
 use super::folder::squashed;
 use super::frechet::{self, FrechetJudge};
 use super::joints::{JointFinder, joint_error};
@@ -307,10 +308,10 @@ impl Poses {
     fn read<'a>(poses: &TruePoses, names: impl Iterator<Item = &'a String>) -> Result<Self, Error> {
         let mut files = BTreeMap::new();
         for name in names {
-            let file = poses.folder.join(name).with_extension("txt");
+            let file = pose_of(&poses.folder.join(name));
             if !file.is_file() {
                 let what = format!(
-                    "holds no pose {name}.txt; give a folder with 18 lines `x y` for each picture"
+                    "holds no pose {name}.txt or {name}.json; give a folder with 18 lines `x y`, or OpenPose's JSON, for each picture"
                 );
                 return Err(Fault::at(&poses.folder, None, what).into());
             }

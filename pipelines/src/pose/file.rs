@@ -1,16 +1,29 @@
-//! Joints in files: eighteen lines `x y`, or a row of an annotation CSV.
+//! Joints in files: eighteen lines `x y`, `OpenPose`'s JSON, or a row of an annotation CSV.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::openpose::{self, Found};
 use super::{Fault, Frame, JOINTS, Skeleton};
 
 /// The joints as a file holds them.
 pub(super) type Points = [(f64, f64); 18];
 
 /// What is written for a joint that is not seen.
-const NOT_SEEN: f64 = -1.0;
+pub(super) const NOT_SEEN: f64 = -1.0;
 
-/// Reads a file of eighteen lines `x y`, `-1 -1` for a joint that is not seen.
+/// The endings of a pose's file behind its picture's name, the one that counts where there are several first; the last is
+/// `OpenPose`'s.
+const ENDINGS: [&str; 3] = [".txt", ".json", "_keypoints.json"];
+
+/// The pose of a picture in a folder, by the picture's path there without its extension; a `.txt` that is not there where
+/// there is none.
+pub(super) fn pose_of(stem: &Path) -> PathBuf {
+    let name = stem.file_name().unwrap_or_default().to_string_lossy();
+    let files = ENDINGS.map(|ending| stem.with_file_name(format!("{name}{ending}")));
+    files.iter().find(|file| file.is_file()).unwrap_or(&files[0]).clone()
+}
+
+/// Reads a file of eighteen lines `x y`, `-1 -1` for a joint that is not seen, or `OpenPose`'s JSON.
 ///
 /// `picture` is the size that goes with [`Frame::Pixels`]; other frames do not look at it.
 pub fn read(file: &Path, frame: Frame, picture: (u32, u32)) -> Result<Skeleton, Fault> {
@@ -24,12 +37,15 @@ pub(super) fn read_all(
     picture: (u32, u32),
 ) -> Result<Skeleton, Vec<Fault>> {
     let fault = |line: Option<usize>, what: String| Fault::at(file, line, what);
-    let bytes = torch_ext::file::read(file).map_err(|source| {
-        vec![fault(None, format!("cannot be read: {source}{}", models::advice(&source)))]
-    })?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        vec![fault(None, "is no text; a pose file holds 18 lines `x y`, one for each joint, and a picture of a pose ends in .png".into())]
-    })?;
+    let text = text(file).map_err(|what| vec![fault(None, what)])?;
+    if openpose::is_json(&text) {
+        let from_json = || {
+            let found = openpose::read(&text)?;
+            let frame = frame_of(&found, frame)?;
+            skeleton(&found.points, frame, picture).map_err(|(_, what)| what)
+        };
+        return from_json().map_err(|what| vec![fault(None, what)]);
+    }
     let lines: Vec<&str> = text.trim_end().lines().collect();
     if lines.len() != JOINTS.len() {
         return Err(vec![fault(
@@ -53,6 +69,36 @@ pub(super) fn read_all(
     }
     skeleton(&points, frame, picture)
         .map_err(|(joint, what)| vec![fault(joint.map(|joint| joint + 1), what)])
+}
+
+/// The text of a pose file, without a byte order mark.
+fn text(file: &Path) -> Result<String, String> {
+    let bytes = torch_ext::file::read(file)
+        .map_err(|source| format!("cannot be read: {source}{}", models::advice(&source)))?;
+    let text = String::from_utf8(bytes).map_err(|_| "is no text; a pose file holds 18 lines `x y`, one for each joint, or OpenPose's JSON, and a picture of a pose ends in .png")?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
+
+/// What a file's coordinates count in, where it says so itself; `None` for lines, which never do, and for what cannot be
+/// read.
+pub(super) fn own_frame(file: &Path) -> Option<Frame> {
+    let text = text(file).ok().filter(|text| openpose::is_json(text))?;
+    let (width, height) = openpose::read(&text).ok()?.canvas?;
+    Some(Frame::PixelsOf(width, height))
+}
+
+/// The frame of a JSON file's joints beside the one that was given: shares of a picture are that in any frame, and the
+/// picture that pixels are of is the one that the file names.
+fn frame_of(found: &Found, given: Frame) -> Result<Frame, String> {
+    let Some((width, height)) = found.canvas else { return Ok(given) };
+    match given {
+        _ if (width, height) == (1, 1) => Ok(Frame::PixelsOf(1, 1)),
+        Frame::Pixels => Ok(Frame::PixelsOf(width, height)),
+        Frame::PixelsOf(..) if given != Frame::PixelsOf(width, height) => Err(format!(
+            "its canvas is {width}x{height}, but --frame {given} was given; pass --frame pixels:{width}x{height}, or correct the file"
+        )),
+        given => Ok(given),
+    }
 }
 
 /// One line of a pose file.
@@ -258,6 +304,37 @@ mod tests {
         assert!(read(&file, Frame::Narrow, (0, 0)).unwrap_err().what.contains("no text"));
         let missing = file.with_file_name("d.txt");
         assert!(read(&missing, Frame::Narrow, (0, 0)).unwrap_err().what.contains("check the path"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+        let (_folder, plain) = written("a.txt", &standing());
+        let (_folder, marked) = written("b.txt", &standing());
+        fs::write(&marked, format!("\u{feff}{}\r\n", standing().join("\r\n"))).unwrap();
+        let [plain, marked] = [plain, marked].map(|file| read(&file, Frame::Margin40, (0, 0)));
+        assert_eq!(plain.unwrap(), marked.unwrap());
+    }
+
+    #[test]
+    fn json_gives_the_skeleton_of_the_lines_in_the_frame_that_it_names() {
+        let numbers: Vec<String> =
+            standing().iter().map(|line| format!("{}, 0.9", line.replace(' ', ", "))).collect();
+        let people = format!(r#""people": [{{"pose_keypoints_2d": [{}]}}]"#, numbers.join(", "));
+        let (_folder, plain) = written("a.txt", &standing());
+        let (_folder, bare) = written("b.json", &[format!("\u{feff}{{{people}}}")]);
+        let canvas = format!(r#"[{{{people}, "canvas_width": 300, "canvas_height": 400}}]"#);
+        let (_folder, own) = written("c.json", &[canvas]);
+        let of = |file: &Path, frame| read(file, frame, (64, 64));
+        let frame = Frame::PixelsOf(300, 400);
+        assert_eq!(of(&bare, frame).unwrap(), of(&plain, frame).unwrap());
+        assert_eq!(of(&bare, Frame::Margin40).unwrap(), of(&plain, Frame::Margin40).unwrap());
+        assert_eq!(of(&own, Frame::Pixels).unwrap(), of(&plain, frame).unwrap());
+        assert_eq!(
+            (own_frame(&own), own_frame(&bare), own_frame(&plain)),
+            (Some(frame), None, None)
+        );
+        let error = of(&own, Frame::PixelsOf(300, 300)).unwrap_err().to_string();
+        assert!(error.contains("canvas is 300x400"), "{error}");
     }
 
     proptest! {

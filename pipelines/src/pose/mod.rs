@@ -4,7 +4,7 @@
 //! Paper: Lee et al., *Fusion Embedding for Pose-Guided Person Image Synthesis with Diffusion Model* (arXiv 2412.07333).
 //!
 //! ```text
-//! 18 lines `x y`, or a row of an annotation CSV ► Frame ► Skeleton ► draw ► the picture that a pose encoder reads
+//! 18 lines `x y`, OpenPose's JSON or a row of a CSV ► Frame ► Skeleton ► draw ► the picture that a pose encoder reads
 //! pairs ► train_fusion ► pose weights ► train_generator ► pose weights ► PoseGenerator ► pictures
 //! ```
 
@@ -26,6 +26,7 @@ pub mod joints;
 mod limits;
 pub mod metrics;
 mod networks;
+mod openpose;
 mod pairs;
 mod render;
 mod request;

@@ -9,6 +9,7 @@ use models::samplers;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
+use super::file::own_frame;
 use super::folder::{source_size, squashed};
 use super::generate::{PoseGenerator, PoseSampling};
 use super::guidance::PoseScales;
@@ -28,7 +29,7 @@ use crate::{Base, DeviceChoice, Error, Precision};
 pub struct PoseRequest {
     /// The photo of the person.
     pub source: PathBuf,
-    /// A pose as text or as a picture, or a folder of them.
+    /// A pose as text, JSON or a picture, or a folder of them.
     pub pose: PathBuf,
     /// What coordinates count in; pictures of poses have none.
     pub frame: Option<Frame>,
@@ -203,7 +204,11 @@ fn drawing(file: &Path, request: &PoseRequest, size: (u32, u32)) -> Result<RgbIm
     if is_png(file) {
         return Ok(squashed(read_picture(file)?, size));
     }
-    let Some(frame) = request.frame else {
+    let frame = match request.frame {
+        None | Some(Frame::Pixels) => own_frame(file).or(request.frame),
+        given => given,
+    };
+    let Some(frame) = frame else {
         return Err(Error::Usage(format!(
             "{} holds coordinates, and what they count in is never guessed; pass --frame 256-margin-40, 256x176, pixels or pixels:WxH",
             file.display()

@@ -15,8 +15,8 @@ pub const DELAY: u32 = 200;
 /// Pictures in a row of a sheet.
 const COLUMNS: u32 = 8;
 
-/// The files of a folder that hold poses (`.txt`), or pictures of poses (`.png`) where there is no text, in the order of
-/// their names; a number counts as its value, so that `2.txt` comes before `10.txt`.
+/// The files of a folder that hold poses: `.txt`, where there is none `.json`, and where there is none of that either
+/// pictures of poses (`.png`). They are in the order of their names; a number counts as its value, so that `2.txt` comes before `10.txt`.
 pub fn poses(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder, "read"))?;
     let mut files = Vec::new();
@@ -29,11 +29,12 @@ pub fn poses(folder: &Path) -> Result<Vec<PathBuf>, Error> {
             && !hidden
             && file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
     };
-    let text = files.iter().any(|file| ending(file, "txt"));
-    files.retain(|file| ending(file, if text { "txt" } else { "png" }));
+    let kinds = ["txt", "json", "png"];
+    let kind = kinds.into_iter().find(|kind| files.iter().any(|file| ending(file, kind)));
+    files.retain(|file| kind.is_some_and(|kind| ending(file, kind)));
     if files.is_empty() {
         return Err(Error::Usage(format!(
-            "{} holds no pose; give a folder of files with 18 lines `x y` each (.txt), or of pose pictures (.png)",
+            "{} holds no pose; give a folder of files with 18 lines `x y` each (.txt), of OpenPose's JSON (.json), or of pose pictures (.png)",
             folder.display()
         )));
     }
