@@ -61,8 +61,8 @@ impl Contrast {
         let scores = unit(&rows).matmul(&unit(&columns).transpose(0, 1)) / self.temperature;
         let positive = scores.diagonal(0, 0, 1); // [B or 2B]
         let nce = (scores.logsumexp([-1].as_slice(), false) - &positive).mean(Kind::Float);
-        // Of [source; source] and [fused; source], as the release has it: its second half is zero.
-        let l1 = (source - fused).abs().mean(Kind::Float) * 0.5;
+        // As the release has it: beside sources among the candidates the second half is zero.
+        let l1 = (extended(source) - &columns).abs().mean(Kind::Float);
 
         let targets = target.size()[0];
         let above = scores.gt_tensor(&positive.unsqueeze(1)).narrow(0, 0, targets);
@@ -118,8 +118,9 @@ mod tests {
     fn without_the_sources_only_fusions_are_candidates() {
         let (source, target) = (rows(&[1., 0., 0., 1.]), rows(&[0., 1., 1., 0.]));
         let contrast = Contrast { temperature: 1.0, source_enhanced: false, ..Contrast::default() };
-        let ContrastLoss { nce, retrieval, .. } = contrast.loss(&source, &target, &target);
+        let ContrastLoss { nce, l1, retrieval } = contrast.loss(&source, &target, &target);
         close(nce.double_value(&[]), (1f64.exp() + 1.0).ln() - 1.0);
+        close(l1.double_value(&[]), 1.0); // the mean distance, not halved: no row stands beside itself
         assert_eq!(retrieval, Retrieval { top1: 1.0, top5: 1.0, mean_rank: 1.0 });
     }
 
