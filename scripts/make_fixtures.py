@@ -28,7 +28,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from fixtures import clip, core, evaluation, families, fpdm, generation, metrics, neti, perceptual, tokens, training, unet, vae, vision
+from fixtures import clip, core, evaluation, families, fpdm, generation, metrics, neti, perceptual, photos, tokens, training, unet, vae, vision
 
 WRITERS = {
     "folders": families.write,
@@ -45,6 +45,7 @@ WRITERS = {
     "generate": generation.write,
     "metrics": metrics.write,
     "perceptual": perceptual.write,
+    "photos": photos.write,
 }
 if importlib.util.find_spec("fixtures.samplers"):
     from fixtures import samplers

@@ -14,6 +14,7 @@ use cli::{
     train, train_command, write_tensor,
 };
 use embeddings::file::ConceptFile;
+use image::{Rgb, RgbImage};
 use serde_json::Value;
 
 fn path(path: &Path) -> &str {
@@ -246,7 +247,26 @@ fn a_dry_run_shows_five_prompts_with_their_ids_and_the_memory_and_writes_nothing
     let json = train(&out, &["--dry-run", "--json"]);
     let report: Value = serde_json::from_str(&json.out).expect("one JSON object");
     assert_eq!(report["prompts"].as_array().map(Vec::len), Some(5));
+    assert_eq!(report["photos"].as_array().map(Vec::len), Some(4));
     assert!(report["memory"].as_u64() > Some(1 << 20) && !out.exists());
+}
+
+#[test]
+fn a_dry_run_shows_what_is_kept_of_each_photo() {
+    let (wide, sheet) = (scratch("wide"), scratch("sheet.png"));
+    fs::create_dir_all(&wide).expect("a folder");
+    RgbImage::new(80, 40).save(wide.join("a.png")).expect("saved");
+    RgbImage::from_pixel(40, 40, Rgb([90; 3])).save(wide.join("b.png")).expect("saved");
+    let files = ["--photos", path(&wide), "--crop-sheet", path(&sheet)];
+    let shown = train(&scratch("dry"), &[&files[..], &["--dry-run"]].concat());
+    assert!(
+        shown.out.contains("\na.png, 80x40: x 20 to 60\nb.png, 40x40: all of it\n"),
+        "{}",
+        shown.out
+    );
+    let drawn = image::open(&sheet).expect("a picture");
+    assert_eq!((drawn.width(), drawn.height()), (2 * 320 + 4, 320));
+    train(&scratch("dry"), &files).refused(2, &["--dry-run"]);
 }
 
 #[test]

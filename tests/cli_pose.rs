@@ -4,7 +4,7 @@
 mod cli;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cli::people::{data, lines, path, photo, written};
 use cli::{Run, run, scratch};
@@ -91,6 +91,52 @@ fn a_folder_of_poses_becomes_pictures_a_sheet_and_an_animation() {
     let in_sheet = image::imageops::crop_imm(&sheet, 132, 0, 128, 128).to_image();
     assert_eq!(in_sheet, second);
     assert!(fs::read(output.join("sequence.gif")).expect("a file").starts_with(b"GIF89a"));
+}
+
+/// The same joints as OpenPose's JSON, in a list with the picture's size as ControlNet's editors write it.
+fn openpose(file: &Path, lines: &[String]) -> PathBuf {
+    let numbers: Vec<String> = lines.iter().map(|line| line.replace(' ', ", ") + ", 0.9").collect();
+    let text = format!(
+        "[{{\"people\": [{{\"pose_keypoints_2d\": [{}]}}], \"canvas_width\": 128, \"canvas_height\": 128}}]",
+        numbers.join(", ")
+    );
+    written(file, &[text])
+}
+
+#[test]
+fn openpose_json_is_read_wherever_a_pose_is() {
+    let (text, json) = (scratch("poses/a.txt"), scratch("poses-json/a_keypoints.json"));
+    written(&text, &lines(0));
+    openpose(&json, &lines(0));
+    let render = |pose: &Path, output: &str| {
+        let output = scratch(output);
+        let frame = ["--frame", "pixels", "--size", "128x128"];
+        let files = ["--pose", path(pose), "--output", path(&output)];
+        let found = run(&[&["pose", "render"], &frame[..], &files[..]].concat());
+        image::open(&found.paths()[0]).expect("a picture").into_rgb8()
+    };
+    assert_eq!(render(&json, "json.png"), render(&text, "text.png"));
+    assert_eq!(render(json.parent().unwrap(), "jsons"), render(&text, "text-again.png"));
+
+    let root = data("openpose", 1);
+    fs::remove_file(root.join("pose/1.txt")).expect("removed");
+    openpose(&root.join("pose/1.json"), &lines(1));
+    assert_eq!(check(&root, "pixels").code, 0);
+    openpose(&root.join("pose/1.json"), &lines(100));
+    faulty(&root, "pose/1.json", &["outside the photo"]);
+    written(&root.join("pose/1.json"), &["{\"people\": []}".into()]);
+    faulty(&root, "pose/1.json", &["OpenPose", "no person"]);
+}
+
+#[test]
+fn a_source_that_is_no_jpeg_or_png_is_named_with_a_way_to_convert_it() {
+    let (heic, pose) = (scratch("her.heic"), written(&scratch("stand-1.txt"), &lines(0)));
+    fs::write(&heic, b"\0\0\0\x18ftypheic").expect("written");
+    let files = ["--source", path(&heic), "--pose", path(&pose)];
+    let output = scratch("her-stands.png");
+    let more = ["--frame", "pixels:128x128", "--output", path(&output)];
+    run(&[&["pose", "generate"], &files[..], &more[..]].concat())
+        .refused(3, &["her.heic is HEIC", "heif-convert"]);
 }
 
 #[test]

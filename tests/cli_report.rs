@@ -229,6 +229,25 @@ fn a_report_is_made_again_for_a_folder_and_says_what_is_gone() {
 }
 
 #[test]
+fn a_report_s_configuration_is_checked_as_that_of_a_run_is() {
+    let out = scratch("absurd");
+    train(&out, &["--no-report"]).paths();
+    let config = fs::read_to_string(out.join("config.toml")).expect("a configuration");
+    let log = out.join("log.jsonl");
+    let line = "{\"step\":3,\"loss\":1e308}\n{\"step\":4,\"loss\":-1e308}\n";
+    fs::write(&log, fs::read_to_string(&log).expect("a log") + line).expect("written");
+    run(&["report", path(&out)]).paths(); // numbers that no axis has room for are left out
+    for base in [path(base("sd1")), "/gone/base"] {
+        let absurd = config.replace("resolution = 32", "resolution = 4294967295");
+        let absurd = absurd.replace(path(cli::base("sd1")), base);
+        fs::write(out.join("config.toml"), absurd).expect("written");
+        let found = run(&["report", path(&out)]);
+        let told = if found.code == 0 { report(&out) } else { found.err };
+        assert!(told.contains("resolution is 4294967295"), "{told}");
+    }
+}
+
+#[test]
 fn a_folder_of_neither_is_refused_and_a_report_that_fails_ends_no_run() {
     let empty = scratch("neither");
     fs::create_dir_all(&empty).expect("a folder");

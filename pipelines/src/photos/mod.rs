@@ -9,6 +9,8 @@ mod colour;
 mod crop;
 mod decode;
 mod duplicates;
+#[cfg(test)]
+mod foreign_tests;
 mod inks;
 mod mask;
 mod notice;

@@ -232,6 +232,30 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_no_run_logs_are_left_out_of_every_drawing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log.jsonl");
+        let huge = [1e308, -1e308, 3.0, 4.0, 5e-324, 0.0, f64::from(f32::MAX), f64::MIN_POSITIVE];
+        let mut text = "{\"step\":1e300,\"loss\":1}\n{\"step\":1,\"loss\":1e999}\n".to_owned();
+        for (step, value) in huge.iter().enumerate() {
+            text +=
+                &format!("{{\"step\":{step},\"loss\":{value:e},\"tiny\":{:e}}}\n", value / 1e308);
+        }
+        std::fs::write(&log, text).unwrap();
+        let logged = super::super::quantities::read(&log).unwrap();
+        assert_eq!(logged[0].points.len(), 6, "{logged:?}");
+        assert!(curves(&logged).into_string().contains("data-quantity=\"loss\""));
+        let summary = Summary {
+            mean: 1e308,
+            standard_deviation: None,
+            interval: Some([-1e308, 1e308]),
+            count: 2,
+        };
+        let html = scores("CLIP-I", &[1e308, 0.5, f64::NAN], &summary, Some(f64::INFINITY));
+        assert!(html.into_string().len() < 20_000);
+    }
+
+    #[test]
     fn a_long_log_makes_no_large_drawing_and_names_no_address() {
         let points = (0..100_000).map(|i| (f64::from(i), f64::from(i % 7))).collect();
         let series = Series { key: "terms.<b>".to_owned(), points };
