@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError, View};
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{TensorFile, TorchError};
 
@@ -396,22 +397,40 @@ pub fn weight_files(
 
 /// Writes tensors by name as they are, f32, f16 or bf16.
 pub fn write(path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), ModelError> {
-    write_described(path, tensors, None)
+    safetensors::serialize_to_file(leaving(tensors), None, path)
+        .map_err(|e| ModelError::invalid(path, format!("cannot be written: {e}")))
 }
 
-/// The same with one entry of metadata; more than one would have no order.
+/// Writes the same with one entry of metadata, tensor by tensor: gigabytes are never in memory a second time.
 pub fn write_described(
-    path: &Path,
+    out: &mut dyn io::Write,
     tensors: Vec<(String, Tensor)>,
-    entry: Option<(&str, String)>,
-) -> Result<(), ModelError> {
-    let metadata = entry.map(|(key, value)| HashMap::from([(key.to_owned(), value)]));
-    let tensors = tensors.into_iter().map(|(name, tensor)| {
+    (key, value): (&str, &str),
+) -> io::Result<()> {
+    let mut tensors: Vec<(String, Leaving)> = leaving(tensors).collect();
+    // The wider kinds first, as the crate does it, so that every number lies at a multiple of its own size.
+    tensors.sort_by(|(a, x), (b, y)| y.dtype().cmp(&x.dtype()).then_with(|| a.cmp(b)));
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ key: value }))]);
+    let mut end = 0;
+    for (name, tensor) in &tensors {
+        let start = end;
+        end += tensor.data_len();
+        let entry =
+            json!({ "dtype": tensor.dtype(), "shape": tensor.shape, "data_offsets": [start, end] });
+        header.insert(name.clone(), entry);
+    }
+    let mut header = Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    tensors.iter().try_for_each(|(_, tensor)| out.write_all(&tensor.data()))
+}
+
+fn leaving(tensors: Vec<(String, Tensor)>) -> impl Iterator<Item = (String, Leaving)> {
+    tensors.into_iter().map(|(name, tensor)| {
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         (name, Leaving { tensor, shape })
-    });
-    safetensors::serialize_to_file(tensors, metadata, path)
-        .map_err(|e| ModelError::invalid(path, format!("cannot be written: {e}")))
+    })
 }
 
 /// A tensor on its way to disk, with its shape as safetensors counts.

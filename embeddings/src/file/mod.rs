@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Concept;
 
-pub use atomic::{hex, write_atomically, write_beside};
+pub use atomic::{Draft, hex, remove_strays, write_atomically};
 pub use record::{BaseRecord, ConceptRecord};
 
 /// The newest version of this layout; a file with a higher one is refused.

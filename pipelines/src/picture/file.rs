@@ -1,10 +1,9 @@
 //! Files of pictures, written whole or not at all.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-use embeddings::file::write_beside;
+use embeddings::file::Draft;
 use image::RgbImage;
 
 use super::PictureParameters;
@@ -118,41 +117,24 @@ pub fn read_parameters(path: &Path) -> Result<PictureParameters, PictureError> {
         .map_err(|source| PictureError::BadRecord { path: path.into(), source })
 }
 
-/// Writes beside the target, flushes to the disk, then takes the target's name in one step.
+/// Writes beside the target and flushes to the disk, then takes the target's name in one step: where that has to stay,
+/// the first free one of `name.png`, `name-1.png`, `name-2.png`…
 fn save(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<PathBuf> {
-    let temporary = write_beside(path, bytes)?;
-    let take_name = || {
-        let target = match existing {
-            Existing::Replace => path.to_path_buf(),
-            Existing::Keep => reserve(path)?,
-        };
-        fs::rename(&temporary, &target).inspect_err(|_| {
-            if existing == Existing::Keep {
-                let _ = fs::remove_file(&target); // our own empty reservation
-            }
-        })?;
-        Ok(target)
-    };
-    take_name().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary); // nothing to add to the error that is on its way
-    })
-}
-
-/// The first free of `name.png`, `name-1.png`, `name-2.png`…, taken by an empty file so that nobody else gets it.
-fn reserve(path: &Path) -> io::Result<PathBuf> {
+    let mut draft = Draft::beside(path)?;
+    draft.write_all(bytes)?;
+    if existing == Existing::Replace {
+        return draft.replace(path).map(|()| path.to_path_buf());
+    }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path
-        .extension()
-        .map(|extension| format!(".{}", extension.to_string_lossy()))
-        .unwrap_or_default();
+    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
+    let extension = extension.unwrap_or_default();
     let mut target = path.to_path_buf();
     for number in 1_u32.. {
-        match OpenOptions::new().write(true).create_new(true).open(&target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                target = path.with_file_name(format!("{stem}-{number}{extension}"));
-            }
-            opened => return opened.map(|_| target),
+        match draft.take_free(&target)? {
+            None => return Ok(target),
+            Some(back) => draft = back,
         }
+        target = path.with_file_name(format!("{stem}-{number}{extension}"));
     }
     Err(io::ErrorKind::AlreadyExists.into())
 }
@@ -161,6 +143,7 @@ fn reserve(path: &Path) -> io::Result<PathBuf> {
 mod tests {
     use super::super::record::example;
     use super::*;
+    use std::fs;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());

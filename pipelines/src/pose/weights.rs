@@ -9,10 +9,9 @@
 //! The metadata hold one key, `personalize.pose`: a [`PoseRecord`] as JSON. A source encoder of its own, `DINOv2` for
 //! FPDM, is frozen and stays in the folder that it came in.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use embeddings::file::{BaseRecord, FileError, hex};
+use embeddings::file::{BaseRecord, Draft, FileError, hex};
 use models::ModelError;
 use models::params::ParamSource as _;
 use models::weights::{Checkpoint, table_of_contents, weight_files, write_described};
@@ -89,17 +88,12 @@ impl PoseRecord {
     /// Writes a file whole or not at all.
     pub fn write(&self, path: &Path, tensors: Vec<(String, Tensor)>) -> Result<(), Error> {
         let json = serde_json::to_string(self).expect("a record is plain data");
-        // Gigabytes go straight to the disk: no copy of the whole file is made in memory.
-        let temporary = path.with_file_name(format!(".{}.pose.tmp", std::process::id()));
-        let renamed =
-            write_described(&temporary, tensors, Some((RECORD_KEY, json))).map_err(Error::from);
-        let renamed = renamed.and_then(|()| {
-            let synced = fs::File::open(&temporary).and_then(|file| file.sync_all());
-            synced.and_then(|()| fs::rename(&temporary, path)).map_err(Error::io(path, "written"))
-        });
-        renamed.inspect_err(|_| {
-            let _ = fs::remove_file(&temporary); // the first error is the one to report
-        })
+        let write = || {
+            let mut draft = Draft::beside(path)?;
+            write_described(&mut draft, tensors, (RECORD_KEY, &json))?;
+            draft.replace(path)
+        };
+        write().map_err(Error::io(path, "written"))
     }
 }
 
