@@ -37,5 +37,6 @@ pub use denoise::{Guidance, PromptContext, denoise};
 pub use device::{DeviceChoice, Precision, machine};
 pub use embeddings::file::{BaseRecord, ConceptFile, FileError, Origin};
 pub use error::Error;
+pub use output::FolderLock;
 pub use painter::{Painter, Sampling};
 pub use refine::Refined;

@@ -135,6 +135,11 @@ pub(crate) fn word(choice: &impl Serialize) -> Option<String> {
     }
 }
 
+/// The name of a file of the concept of this word.
+pub(crate) fn concept_file(word: &str, suffix: &str) -> String {
+    format!("{}{suffix}.safetensors", word.trim_matches(['<', '>']))
+}
+
 impl TrainConfig {
     /// The configuration as TOML, every key of its method present.
     pub fn to_toml(&self) -> String {
@@ -143,7 +148,7 @@ impl TrainConfig {
 
     /// The name of a file of this concept, in the folder of the run.
     pub(crate) fn concept_file(&self, suffix: &str) -> String {
-        format!("{}{suffix}.safetensors", self.concept.trim_matches(['<', '>']))
+        concept_file(&self.concept, suffix)
     }
 
     /// The learning rate in force, after any scaling.

@@ -9,6 +9,7 @@ use super::results::{read_json, write_json};
 use super::{EvaluateRequest, Protocol};
 use crate::Error;
 use crate::differences::differences;
+use crate::output::LOCK;
 use crate::picture::UsedConcept;
 
 /// The file that says what a folder is about.
@@ -48,14 +49,14 @@ pub(super) fn written(output: &Path) -> Result<Option<Task>, Error> {
     Ok(None)
 }
 
-/// Whether there is any file in a folder or in those inside it; temporary ones of a process that was killed are none.
+/// Whether there is any file in a folder or in those inside it; what a process that was killed leaves is none.
 /// What cannot be read is met again when it is written.
 fn holds_files(folder: &Path) -> bool {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = name.starts_with('.') && name.ends_with(".tmp");
-        if path.is_dir() { holds_files(&path) } else { !temporary }
+        let ours = name == LOCK || name.starts_with('.') && name.ends_with(".tmp");
+        if path.is_dir() { holds_files(&path) } else { !ours }
     })
 }
 

@@ -25,7 +25,7 @@ use crate::judges::{
     ClipJudge, DinoJudge, Encoded, PictureEncoder, PictureFile, UNetJudge, encode, with_unet_judge,
 };
 use crate::templates::Templates;
-use crate::{Base, Error, Precision};
+use crate::{Base, Error, FolderLock, Precision};
 use encoders::{hash_clip, hash_dino};
 use folder::{RESULTS, Task};
 use texts::texts;
@@ -74,6 +74,8 @@ pub struct EvaluatePlan {
     texts: Vec<(Metric, Vec<String>)>,
     protocol: Protocol,
     warnings: Vec<String>,
+    /// Held until the results and their report are done.
+    _lock: FolderLock,
 }
 
 /// What became of an evaluation.
@@ -136,6 +138,7 @@ impl EvaluatePlan {
             Some(written) => folder::check(&output, written, &task)?,
             None => Vec::new(),
         };
+        let lock = FolderLock::take(&output)?;
         let drawing = drawing.reusing()?;
         let (task, notice) = folder::note(&output, task, asked, &judged_anew)?;
         let mut warnings = drawing.warnings().to_vec();
@@ -143,7 +146,7 @@ impl EvaluatePlan {
         warnings.extend(notice);
         let texts = texts(templates.lines(), &words, clip_text);
         let Task { protocol, .. } = task;
-        Ok(Self { output, drawing, photos, clip, dino, texts, protocol, warnings })
+        Ok(Self { output, drawing, photos, clip, dino, texts, protocol, warnings, _lock: lock })
     }
 
     /// What the base is called.

@@ -3,16 +3,15 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
 use super::limits::{not_negative, positive, within};
 use crate::config::LrShape;
 use crate::train::{Event, Observer, Outcome, Start, StepLog, write_config};
-use crate::trainer::{
-    AdamW, AdamWConfig, Average, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
-};
-use crate::{DeviceChoice, Error, Precision};
+use crate::trainer::{AdamW, AdamWConfig, Average, LearningRate, Stop, TrainStep, Trainer, state};
+use crate::{DeviceChoice, Error, FolderLock, Precision};
 
 /// How a stage is trained.
 #[derive(Debug, Clone)]
@@ -52,8 +51,8 @@ pub struct PoseRun {
 }
 
 impl PoseRun {
-    /// Refuses numbers that make no run, and a folder that cannot be used.
-    pub(super) fn check(&self, file: &str, identity: &str) -> Result<(), Error> {
+    /// Refuses numbers that make no run, and a folder that cannot be used; locks the folder.
+    pub(super) fn check(&self, file: &str, identity: &str) -> Result<Option<FolderLock>, Error> {
         for (what, number) in [
             ("steps", self.steps),
             ("batch size", self.batch_size as u64),
@@ -73,7 +72,7 @@ impl PoseRun {
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
         ])?;
-        self.start.check_folder(&self.output, &self.output.join(file), self.steps, identity)
+        self.start.take_folder(&self.output, &self.output.join(file), self.steps, identity)
     }
 
     /// Where it computes, and the kind of what is frozen.
@@ -82,33 +81,141 @@ impl PoseRun {
         Ok((device, self.precision.resolve(device)))
     }
 
-    /// What tells this run from another; its length may change.
-    pub(super) fn identity(&self, stage: &str, besides: &str) -> String {
-        let Self { batch_size, accumulation, learning_rate, seed, warmup_steps, .. } = self;
-        let Self { weight_decay, max_grad_norm, average_decay, schedule, .. } = self;
-        format!(
-            "{stage} {batch_size} {accumulation} {learning_rate} {seed} {warmup_steps} {weight_decay} {max_grad_norm} {average_decay} {schedule:?} {besides}"
-        )
+    /// What tells this run of `stage` from another, with what is set `besides`; its length may change.
+    pub(super) fn identity(&self, stage: &str, besides: Value) -> String {
+        let mut identity = json!({
+            "stage": stage,
+            "batch_size": self.batch_size,
+            "gradient_accumulation": self.accumulation,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "warmup_steps": self.warmup_steps,
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "average_decay": self.average_decay,
+            "lr_schedule": self.schedule,
+        });
+        if let (Value::Object(all), Value::Object(besides)) = (&mut identity, besides) {
+            all.extend(besides);
+        }
+        identity.to_string()
     }
 }
 
 /// Puts weights of these names into their file, after so many steps.
-pub(super) type Write<'a> = dyn Fn(u64, Vec<(String, Tensor)>) -> Result<PathBuf, Error> + 'a;
+pub(super) type Write<'a> = dyn Fn(u64, Vec<(String, Tensor)>) -> Result<(), Error> + 'a;
 
-/// Trains `leaves` on `step`; `write` is given them, or their running average where one is kept.
+/// What a stage trains, and where it goes.
+pub(super) struct Stage<'a> {
+    pub run: &'a PoseRun,
+    /// What tells this run from another.
+    pub identity: &'a str,
+    /// What is trained, by name.
+    pub leaves: &'a [(String, Tensor)],
+    /// The name of the weights' file.
+    pub file: &'a str,
+    /// Writes that file; is given the leaves, or their running average where one is kept.
+    pub write: &'a Write<'a>,
+}
+
+impl Stage<'_> {
+    fn path(&self) -> PathBuf {
+        self.run.output.join(self.file)
+    }
+
+    fn write(&self, trainer: &Trainer) -> Result<PathBuf, Error> {
+        let names = self.leaves.iter().map(|(name, _)| name.clone());
+        let values = trainer.values().iter().map(Tensor::detach);
+        (self.write)(trainer.step, names.zip(values).collect())?;
+        Ok(self.path())
+    }
+
+    /// Brings the log to the disk, then the state, then the weights, so that the state never has a step behind it that is
+    /// lost, and there are no weights without a state.
+    fn save(
+        &self,
+        trainer: &Trainer,
+        log: &mut StepLog,
+        observer: &mut dyn Observer,
+    ) -> Result<PathBuf, Error> {
+        log.sync()?;
+        state::save(trainer, &self.run.output, self.identity, true)?;
+        let path = self.write(trainer)?;
+        let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // asked again after the next step
+        Ok(path)
+    }
+}
+
+/// Trains a stage on `step`.
 pub(super) fn fit(
-    run: &PoseRun,
-    identity: &str,
-    leaves: &[(String, Tensor)],
+    stage: &Stage<'_>,
     step: &mut dyn TrainStep,
-    write: &Write<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
-    let parameters: Vec<Tensor> = leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
-    let numbers = parameters.iter().map(|p| p.numel() as i64).sum();
+    let run = stage.run;
+    let mut trainer = trainer(stage)?;
+    if run.start == Start::Resume {
+        state::load(&mut trainer, &run.output)?;
+    }
+    let parameters = trainer.optimizer.parameters.iter().map(|p| p.numel() as i64).sum();
+    let (from, steps, learning_rate) = (trainer.step, run.steps, run.learning_rate);
+    let mut flow = ControlFlow::Continue(());
+    if let Some(text) = LearningRate::warning(run.warmup_steps, steps) {
+        flow = observer.on(&Event::Warning { text: &text });
+    }
+    if flow.is_break()
+        || observer.on(&Event::Start { from, steps, learning_rate, parameters }).is_break()
+    {
+        let there = from > 0 && stage.path().is_file();
+        return Ok(Outcome::Interrupted(there.then(|| stage.path())));
+    }
+    if run.start == Start::Overwrite {
+        // Else the state of the run before would be taken for this one's until this one is saved.
+        state::remove(&run.output)?;
+    }
+    if !run.config.is_empty() {
+        write_config(&run.output, &run.config)?;
+    }
+    let (mut log, _) = StepLog::open(&run.output, from, true)?;
+    let ended = trainer.fit(step, &mut |trainer, record| {
+        log.write(record)?;
+        let flow = observer.on(&Event::Step(record));
+        let due = run.save_every > 0 && record.step.is_multiple_of(run.save_every);
+        if due && record.step < steps && flow.is_continue() {
+            stage.save(trainer, &mut log, observer)?;
+        }
+        Ok(flow)
+    });
+    // Where a loss or a batch failed, the values are those of the last loss that was a number. The state stays as it was
+    // last saved.
+    let written = from > 0 || state::is_there(&run.output);
+    let last_good = || (trainer.step > 0 || written).then(|| stage.write(&trainer)).transpose();
+    match ended {
+        Ok(ControlFlow::Continue(())) => {
+            Ok(Outcome::Finished(stage.save(&trainer, &mut log, observer)?))
+        }
+        Ok(ControlFlow::Break(())) => {
+            Ok(Outcome::Interrupted(Some(stage.save(&trainer, &mut log, observer)?)))
+        }
+        Err(Stop::Failed(error)) => {
+            let _ = stage.save(&trainer, &mut log, observer); // the first error tells why
+            Err(error)
+        }
+        Err(Stop::NoBatch(error)) => {
+            last_good()?;
+            Err(error)
+        }
+        Err(Stop::Diverged { step }) => Err(Error::diverged(step, last_good()?, run.place()?.1)),
+    }
+}
+
+fn trainer(stage: &Stage<'_>) -> Result<Trainer, Error> {
+    let run = stage.run;
+    let parameters: Vec<Tensor> =
+        stage.leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
     let adam =
         AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: run.weight_decay };
-    let mut trainer = Trainer {
+    Ok(Trainer {
         average: Average::new(&parameters, run.average_decay),
         optimizer: AdamW::new(parameters, adam),
         draw: Generator::cpu(run.seed),
@@ -124,52 +231,5 @@ pub(super) fn fit(
         },
         max_grad_norm: run.max_grad_norm,
         loss_scale: if run.place()?.1 == Kind::Half { 1024.0 } else { 1.0 },
-    };
-    if run.start == Start::Resume {
-        state::load(&mut trainer, &run.output)?;
-    }
-    if !run.config.is_empty() {
-        write_config(&run.output, &run.config)?;
-    }
-    let (mut log, _) = StepLog::open(&run.output, trainer.step)?;
-    let (from, steps, learning_rate) = (trainer.step, run.steps, run.learning_rate);
-    let event = Event::Start { from, steps, learning_rate, parameters: numbers };
-    if observer.on(&event).is_break() {
-        return Ok(Outcome::Interrupted(None));
-    }
-    let write = |trainer: &Trainer| {
-        let names = leaves.iter().map(|(name, _)| name.clone());
-        write(trainer.step, names.zip(trainer.values().iter().map(Tensor::detach)).collect())
-    };
-    let save = |trainer: &Trainer, observer: &mut dyn Observer| {
-        let path = write(trainer)?;
-        state::save(trainer, &run.output, identity)?;
-        let _ = observer.on(&Event::Saved { path: &path, step: trainer.step }); // asked again after the next step
-        Ok::<_, Error>(path)
-    };
-    let ended = {
-        let mut after = |trainer: &Trainer, record: &StepRecord| {
-            log.write(record)?;
-            let flow = observer.on(&Event::Step(record));
-            let due = run.save_every > 0 && record.step.is_multiple_of(run.save_every);
-            if due && record.step < run.steps && flow.is_continue() {
-                save(trainer, observer)?;
-            }
-            Ok(flow)
-        };
-        trainer.fit(step, &mut after)
-    };
-    // Where a loss or a batch failed, the values are those of the last loss that was a number. The state stays as it was
-    // last saved.
-    let last_good = || (trainer.step > 0).then(|| write(&trainer)).transpose();
-    match ended {
-        Ok(ControlFlow::Continue(())) => Ok(Outcome::Finished(save(&trainer, observer)?)),
-        Ok(ControlFlow::Break(())) => Ok(Outcome::Interrupted(Some(save(&trainer, observer)?))),
-        Err(Stop::Failed(error)) => Err(error),
-        Err(Stop::NoBatch(error)) => {
-            last_good()?;
-            Err(error)
-        }
-        Err(Stop::Diverged { step }) => Err(Error::diverged(step, last_good()?, run.place()?.1)),
-    }
+    })
 }

@@ -10,6 +10,7 @@ use models::schedule::NoiseSchedule;
 use models::unet::UNet;
 use models::vit::{VisionConfig, VisionEncoder};
 use models::weights::Checkpoint;
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use super::contrast::Contrast;
@@ -17,13 +18,13 @@ use super::fusion::FusionStep;
 use super::generator::{Dropping, GeneratorStep, Known};
 use super::networks::{Fusion, Routes};
 use super::pairs::PosePairs;
-use super::run::{self, PoseRun};
+use super::run::{self, PoseRun, Stage};
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::weights::{PoseRecord, PoseWeights, TrainedOn, encoder_hash};
 use crate::config::Timesteps;
 use crate::error::guarded;
 use crate::train::{Observer, Outcome, Start};
-use crate::{Base, DeviceChoice, Error, Precision};
+use crate::{Base, DeviceChoice, Error, FolderLock, Precision};
 
 /// The file of the first stage in the folder of its run.
 const FUSION_FILE: &str = "fusion.safetensors";
@@ -68,11 +69,15 @@ impl FusionPlan {
     }
 
     fn identity(&self, pairs: &dyn PosePairs) -> String {
-        let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
         let Contrast { temperature, l1_weight, source_enhanced } = self.contrast;
-        let pairs = pairs.identity();
-        let besides = format!("{shape} {temperature} {l1_weight} {source_enhanced} {pairs}");
-        self.run.identity("fusion", &besides)
+        let besides = json!({
+            "shape": self.shape,
+            "temperature": temperature,
+            "l1_weight": l1_weight,
+            "source_enhanced": source_enhanced,
+            "pairs": pairs.identity(),
+        });
+        self.run.identity("fusion", besides)
     }
 }
 
@@ -92,7 +97,7 @@ fn fusion(
 ) -> Result<Outcome, Error> {
     let FusionPlan { run, shape, encoder, contrast } = plan;
     let identity = plan.identity(pairs);
-    run.check(FUSION_FILE, &identity)?;
+    let _lock = run.check(FUSION_FILE, &identity)?;
     let (device, kind) = run.place()?;
     let encoder_source = |seed: u64| match encoder {
         Some(folder) => {
@@ -127,13 +132,13 @@ fn fusion(
         ..PoseRecord::new(shape.clone(), None)
     };
     let write = |steps: u64, trained: Leaves| {
-        let path = run.output.join(FUSION_FILE);
-        PoseRecord { steps, ..record.clone() }.write(&path, trained)?;
-        Ok(path)
+        PoseRecord { steps, ..record.clone() }.write(&run.output.join(FUSION_FILE), trained)
     };
     let mut step =
         FusionStep { fusion: &fusion, pairs, contrast: *contrast, batch_size: run.batch_size };
-    run::fit(run, &identity, &leaves, &mut step, &write, observer)
+    let stage =
+        Stage { run, identity: &identity, leaves: &leaves, file: FUSION_FILE, write: &write };
+    run::fit(&stage, &mut step, observer)
 }
 
 /// The second stage, checked.
@@ -192,20 +197,23 @@ impl GeneratorPlan {
 
     /// `encoder` is the hash of the source encoder, where it has a folder of its own.
     fn identity(&self, encoder: Option<&str>, pairs: &dyn PosePairs) -> Result<String, Error> {
-        let shape = serde_json::to_string(&self.shape).expect("a shape is plain data");
-        let Self { base, dropping, timesteps, offset_noise, identity_pairs, figure_weight, .. } =
-            self;
-        let first = self.fusion.first_stage_hash()?;
-        let besides = format!(
-            "{shape} {:?} {first} {encoder:?} {dropping:?} {timesteps:?} {offset_noise} {identity_pairs} {figure_weight} {}",
-            base.record.sketch,
-            pairs.identity()
-        );
-        Ok(self.run.identity("generator", &besides))
+        let besides = json!({
+            "shape": self.shape,
+            "base": self.base.record.sketch,
+            "first_stage": self.fusion.first_stage_hash()?,
+            "source_encoder": encoder,
+            "dropping": [self.dropping.all, self.dropping.each],
+            "timesteps": self.timesteps,
+            "offset_noise": self.offset_noise,
+            "identity_pairs": self.identity_pairs,
+            "figure_weight": self.figure_weight,
+            "pairs": pairs.identity(),
+        });
+        Ok(self.run.identity("generator", besides))
     }
 
     /// Refuses a folder that cannot be used, and to go on with another run than that of `identity`.
-    fn check(&self, identity: &str) -> Result<(), Error> {
+    fn check(&self, identity: &str) -> Result<Option<FolderLock>, Error> {
         if let Some(start) = &self.warm_start {
             start.check_base(&self.base)?;
             let prediction =
@@ -241,7 +249,7 @@ fn generator(
     let GeneratorPlan { run, base, shape, .. } = plan;
     let encoder = plan.source_encoder.as_deref().map(encoder_hash).transpose()?;
     let identity = plan.identity(encoder.as_deref(), pairs)?;
-    plan.check(&identity)?;
+    let _lock = plan.check(&identity)?;
     let (device, kind) = run.place()?;
     let tensors = plan.fusion.tensors(Kind::Float, device)?;
     let fusion = Fusion::load(&Params::root(&tensors), &plan.fusion.record.fusion);
@@ -301,13 +309,11 @@ fn generator(
         ..PoseRecord::new(plan.fusion.record.fusion.clone(), Some(trained_on))
     };
     let write = |steps: u64, trained: Leaves| {
-        let path = run.output.join(GENERATOR_FILE);
         let mut tensors = plan.fusion.first_stage()?;
         tensors.extend(trained);
         let kind = plan.file_precision.resolve(Device::Cpu);
         let tensors = tensors.into_iter().map(|(name, x)| (name, x.to_kind(kind))).collect();
-        PoseRecord { steps, ..record.clone() }.write(&path, tensors)?;
-        Ok(path)
+        PoseRecord { steps, ..record.clone() }.write(&run.output.join(GENERATOR_FILE), tensors)
     };
     let mut step = GeneratorStep {
         fusion: &fusion,
@@ -326,7 +332,9 @@ fn generator(
         batch_size: run.batch_size,
         known: Known::default(),
     };
-    run::fit(run, &identity, &leaves, &mut step, &write, observer)
+    let stage =
+        Stage { run, identity: &identity, leaves: &leaves, file: GENERATOR_FILE, write: &write };
+    run::fit(&stage, &mut step, observer)
 }
 
 fn start_at_zero(parameters: &[(String, Tensor)], zero: fn(&str) -> bool) {

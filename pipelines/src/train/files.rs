@@ -1,51 +1,164 @@
-//! The concept and the state in a run's folder, each written whole or not at all.
+//! What a run writes, in an order in which nothing is lost: what a step made comes before the state that has the step behind
+//! it, and the concept after that.
+//!
+//! ```text
+//! line of the step ► samples ► line of what was measured ► snapshot ► state ► concept
+//! ```
+//!
+//! The state is the truth. A run that goes on from it drops what was written beyond it and makes that again; and where a
+//! run was stopped between a step and what is due after it, the state says so.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use embeddings::Concept;
 use embeddings::file::{ConceptFile, ConceptRecord, write_atomically};
 
+use super::log::StepLog;
 use super::measurement::Best;
-use super::plan::TrainPlan;
-use super::{Event, Observer};
+use super::plan::{Start, TrainPlan};
+use super::watch::Watch;
+use super::{Event, Observer, folder};
 use crate::Error;
-use crate::trainer::{Trainer, state};
+use crate::trainer::{StepRecord, Trainer, state};
 
-/// What a run writes besides its log and samples.
+/// What a run writes.
 pub(super) struct RunFiles<'a> {
-    pub plan: &'a TrainPlan,
-    pub concept: &'a dyn Concept,
+    plan: &'a TrainPlan,
+    concept: &'a dyn Concept,
+    watch: Watch<'a>,
+    log: StepLog,
     /// Which concept the file is to hold.
-    pub best: Best,
+    best: Best,
+    /// Whether what is due after the last step is done and in the log.
+    recorded: bool,
+    /// Whether the concept's file is this run's.
+    written: bool,
 }
 
-impl RunFiles<'_> {
+impl<'a> RunFiles<'a> {
+    /// Takes away what is another run's, or of steps beyond `step`, and opens the log.
+    pub(super) fn open(
+        plan: &'a TrainPlan,
+        concept: &'a dyn Concept,
+        watch: Watch<'a>,
+        step: u64,
+        recorded: bool,
+    ) -> Result<Self, Error> {
+        let (config, path) = (&plan.config, plan.concept_path());
+        let resumed = plan.start == Start::Resume;
+        if resumed {
+            folder::forget(&config.output, step - u64::from(!recorded && step > 0))?;
+        } else {
+            folder::clear(&config.output, &path)?;
+        }
+        write_config(&config.output, &config.to_toml())?;
+        let (log, mut measured) = StepLog::open(&config.output, step, recorded)?;
+        let written = resumed && path.is_file();
+        if !written {
+            measured.clear(); // the best of them is not there any more
+        }
+        let best = Best::of(config.keep_best, &measured);
+        Ok(Self { plan, concept, watch, log, best, recorded, written })
+    }
+
+    /// Measures the concept that a new run begins with, or does what a resumed run was stopped before.
+    pub(super) fn begin(
+        &mut self,
+        trainer: &Trainer,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>, Error> {
+        if trainer.step == 0 {
+            let Some(measured) = self.watch.start() else { return Ok(ControlFlow::Continue(())) };
+            self.log.write(&measured)?;
+            return Ok(observer.on(&Event::Measured(&measured)));
+        }
+        if self.best.is_at(trainer.step) {
+            // It may have been killed between the state and the concept.
+            self.save_concept(trainer.step, observer)?;
+        }
+        if self.recorded {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.watch.validation.lay_out();
+        self.follow(trainer, observer)
+    }
+
+    /// Logs a step and does what is due after it.
+    pub(super) fn step(
+        &mut self,
+        trainer: &Trainer,
+        record: &StepRecord,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>, Error> {
+        self.recorded = false;
+        self.log.write(record)?;
+        if observer.on(&Event::Step(record)).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.follow(trainer, observer)
+    }
+
+    fn follow(
+        &mut self,
+        trainer: &Trainer,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>, Error> {
+        let (step, config) = (trainer.step, &self.plan.config);
+        let ControlFlow::Continue(measured) = self.watch.after(step, observer)? else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let mut flow = ControlFlow::Continue(());
+        if !measured.is_empty() {
+            self.log.write(&measured)?;
+            flow = observer.on(&Event::Measured(&measured));
+        }
+        let every = config.save_every;
+        let due = every > 0 && step.is_multiple_of(every) && step < config.steps;
+        if due {
+            self.write(step, &folder::snapshot(config, step)?)?;
+        }
+        self.recorded = true;
+        if self.best.takes(&measured) || due {
+            self.save(trainer, observer)?;
+        }
+        Ok(flow)
+    }
+
     /// Writes the state, and the concept unless a better one is kept; returns the concept's path.
     pub(super) fn save(
-        &self,
+        &mut self,
         trainer: &Trainer,
         observer: &mut dyn Observer,
     ) -> Result<PathBuf, Error> {
-        if !self.best.is_known() {
+        let plan = self.plan;
+        self.log.sync()?;
+        state::save(trainer, &plan.config.output, &plan.identity, self.recorded)?;
+        if self.best.is_at(trainer.step) {
             self.save_concept(trainer.step, observer)?;
         }
-        state::save(trainer, &self.plan.config.output, &self.plan.identity)?;
-        Ok(self.plan.concept_path())
+        Ok(plan.concept_path())
     }
 
-    /// Writes the concept as it is.
-    pub(super) fn save_concept(&self, step: u64, observer: &mut dyn Observer) -> Result<(), Error> {
+    /// Writes the concept as it is after its last good step, where the run learnt anything and no better one is kept. The
+    /// state stays as it was last saved. Returns the path of the concept that is there now.
+    pub(super) fn save_last_good(
+        &mut self,
+        step: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<PathBuf>, Error> {
+        if !self.best.is_known() && (step > 0 || self.written) {
+            self.save_concept(step, observer)?;
+        }
+        Ok(self.written.then(|| self.plan.concept_path()))
+    }
+
+    fn save_concept(&mut self, step: u64, observer: &mut dyn Observer) -> Result<(), Error> {
         let path = self.plan.concept_path();
         self.write(step, &path)?;
+        self.written = true;
         let _ = observer.on(&Event::Saved { path: &path, step }); // the loop asks again after its next step
         Ok(())
-    }
-
-    /// Keeps the concept as it is, whatever is learnt later.
-    pub(super) fn save_snapshot(&self, step: u64) -> Result<(), Error> {
-        let folder = self.plan.config.output.join("snapshots");
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
-        self.write(step, &folder.join(self.plan.config.concept_file(&format!("-{step:06}"))))
     }
 
     fn write(&self, step: u64, path: &Path) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! `log.jsonl`: a line of JSON for each step, and one for each time that the concept was measured.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use embeddings::file::write_atomically;
@@ -14,35 +14,63 @@ use crate::Error;
 pub(crate) struct StepLog {
     path: PathBuf,
     file: File,
+    /// Its length up to the last whole line.
+    length: u64,
+    /// Lines that could not be written yet.
+    waiting: String,
 }
 
 impl StepLog {
-    /// Opens the log and tells what was measured so far; lines of steps beyond `step`, which a resumed run makes again,
-    /// are dropped.
-    pub(crate) fn open(folder: &Path, step: u64) -> Result<(Self, Vec<Measurement>), Error> {
+    /// Opens the log and tells what was measured so far. Lines of steps beyond `step`, which a resumed run makes again,
+    /// are dropped; so are measurements of that step, unless what followed it is `recorded`.
+    pub(crate) fn open(
+        folder: &Path,
+        step: u64,
+        recorded: bool,
+    ) -> Result<(Self, Vec<Measurement>), Error> {
         let path = folder.join("log.jsonl");
-        let (mut kept, mut measured) = (String::new(), Vec::new());
+        let (mut kept, mut measured) = (Vec::new(), Vec::new());
         if step > 0 && path.is_file() {
-            let file = torch_ext::file::open(&path).map_err(Error::io(&path, "read"))?;
-            for line in BufReader::new(file).lines() {
-                let line = line.map_err(Error::io(&path, "read"))?;
-                // A line of a step is a measurement of nothing.
-                let Ok(record) = serde_json::from_str::<Measurement>(&line) else { continue };
-                if record.step <= step {
-                    kept.push_str(&line);
-                    kept.push('\n');
+            let bytes = torch_ext::file::read(&path).map_err(Error::io(&path, "read"))?;
+            for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+                // A line of a step is a measurement of nothing; the last line may have been cut off.
+                let Ok(record) = serde_json::from_slice::<Measurement>(line) else { continue };
+                let again = !recorded && !record.is_empty() && record.step == step;
+                if record.step <= step && !again && line.ends_with(b"\n") {
+                    kept.extend_from_slice(line);
                     measured.push(record);
                 }
             }
         }
-        write_atomically(&path, kept.as_bytes()).map_err(Error::io(&path, "written"))?;
+        write_atomically(&path, &kept).map_err(Error::io(&path, "written"))?;
         let file = OpenOptions::new().append(true).open(&path);
-        Ok((Self { file: file.map_err(Error::io(&path, "written"))?, path }, measured))
+        let file = file.map_err(Error::io(&path, "written"))?;
+        Ok((Self { path, file, length: kept.len() as u64, waiting: String::new() }, measured))
     }
 
-    /// Adds a line.
+    /// Adds a line. One that cannot be written waits for the next try.
     pub(crate) fn write(&mut self, record: &impl Serialize) -> Result<(), Error> {
-        let line = serde_json::to_string(record).expect("numbers are JSON");
-        writeln!(self.file, "{line}").map_err(Error::io(&self.path, "written"))
+        self.waiting += &serde_json::to_string(record).expect("numbers are JSON");
+        self.waiting.push('\n');
+        self.flush()
+    }
+
+    /// Brings every line to the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        self.file.sync_data().map_err(Error::io(&self.path, "written"))
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        self.file.write_all(self.waiting.as_bytes()).map_err(|error| {
+            let _ = self.file.set_len(self.length); // no half line stays
+            Error::io(&self.path, "written")(error)
+        })?;
+        self.length += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
     }
 }

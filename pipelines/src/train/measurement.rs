@@ -46,13 +46,14 @@ impl Measurement {
 /// The best that was measured so far.
 pub(super) struct Best {
     by: KeepBest,
-    merit: Option<f64>,
+    /// Its step, and how good it was.
+    known: Option<(u64, f64)>,
 }
 
 impl Best {
     /// The best of what a resumed run measured before.
     pub(super) fn of(by: KeepBest, measured: &[Measurement]) -> Self {
-        let mut best = Self { by, merit: None };
+        let mut best = Self { by, known: None };
         for measurement in measured {
             best.takes(measurement);
         }
@@ -62,16 +63,21 @@ impl Best {
     /// Whether a measurement is the best so far, which it then is. The start is no candidate: it is the class.
     pub(super) fn takes(&mut self, measurement: &Measurement) -> bool {
         let merit = measurement.merit(self.by).filter(|_| measurement.step > 0);
-        let better = merit.is_some_and(|merit| self.merit.is_none_or(|best| merit > best));
-        if better {
-            self.merit = merit;
+        let better = merit.filter(|merit| self.known.is_none_or(|(_, best)| *merit > best));
+        if let Some(merit) = better {
+            self.known = Some((measurement.step, merit));
         }
-        better
+        better.is_some()
     }
 
     /// Whether the run's file holds a concept that was measured, and stays.
     pub(super) fn is_known(&self) -> bool {
-        self.merit.is_some()
+        self.known.is_some()
+    }
+
+    /// Whether the run's file is to hold the concept as it is after `step`, the last one done.
+    pub(super) fn is_at(&self, step: u64) -> bool {
+        self.known.is_none_or(|(best, _)| best == step)
     }
 }
 
@@ -114,5 +120,7 @@ mod tests {
         assert!(!best.takes(&measured(2, 0.3, 0.0, 0.0)));
         assert!(!best.takes(&Measurement::at(3)));
         assert!(best.takes(&measured(4, 0.2, 0.0, 0.0)));
+        assert!(best.is_at(4) && !best.is_at(5));
+        assert!(Best::of(KeepBest::Off, &[measured(1, 0.3, 0.0, 0.0)]).is_at(5));
     }
 }

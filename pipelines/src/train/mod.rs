@@ -4,6 +4,7 @@ mod batches;
 mod cones;
 mod context;
 mod files;
+mod folder;
 mod log;
 mod measurement;
 mod memory;

@@ -18,10 +18,10 @@ use super::warm_start;
 use crate::config::{KeepBest, TrainConfig, word};
 use crate::denoise::below_one;
 use crate::evaluate::clip_folder;
-use crate::output::prepare_folder;
+use crate::output::FolderLock;
 use crate::photos::{Augmentation, Notice, Photo, PhotoSet};
 use crate::templates::Templates;
-use crate::trainer::state;
+use crate::trainer::{LearningRate, state};
 use crate::{Base, DeviceChoice, Error, Precision};
 
 /// How a run stands to what lies in its folder.
@@ -38,27 +38,41 @@ pub enum Start {
 }
 
 impl Start {
-    /// The folder of a run can be written, and holds no other run; `file` is what a run leaves there. To go on, its state
-    /// must be of `identity` and of at most `steps` steps.
-    pub(crate) fn check_folder(
+    /// Locks the folder of a run, which can be written and holds no other run; `file` is what a run leaves there. To go on,
+    /// its state must be of `identity` and of at most `steps` steps. A dry run needs no folder.
+    pub(crate) fn take_folder(
         self,
         folder: &Path,
         file: &Path,
         steps: u64,
         identity: &str,
-    ) -> Result<(), Error> {
-        match self {
-            Self::DryRun => return Ok(()),
-            Self::Resume => return state::check(folder, steps, identity),
-            Self::New if file.exists() || folder.join(state::FILE).exists() => {
-                return Err(Error::Usage(format!(
-                    "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
-                    folder.display()
-                )));
-            }
-            Self::New | Self::Overwrite => {}
+    ) -> Result<Option<FolderLock>, Error> {
+        let exists = folder.is_dir();
+        let lock = match self {
+            Self::DryRun => return Ok(None),
+            Self::Resume if !exists => None, // nothing is made there
+            _ => Some(FolderLock::take(folder)?),
+        };
+        let (state, made) = (folder.join(state::FILE), file.exists());
+        match (self, state.exists()) {
+            (Self::New, true) => Err(Error::Usage(format!(
+                "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",
+                folder.display()
+            ))),
+            (Self::New, false) if made => Err(Error::Usage(format!(
+                "{} is there already, without the {} that its run could go on from; overwrite it with --force, or give another \
+                 --output",
+                file.display(),
+                state::FILE
+            ))),
+            (Self::Resume, false) if made => Err(Error::Usage(format!(
+                "{}: no state to resume from; start again with --force, which overwrites {}, or give another --output",
+                state.display(),
+                file.display()
+            ))),
+            (Self::Resume, _) => state::check(folder, steps, identity).map(|()| lock),
+            _ => Ok(lock),
         }
-        prepare_folder(folder)
     }
 }
 
@@ -87,6 +101,8 @@ pub struct TrainPlan {
     pub(crate) start: Start,
     pub(crate) identity: String,
     warnings: Vec<String>,
+    /// Held until the run and its report are done.
+    _lock: Option<FolderLock>,
 }
 
 impl TrainPlan {
@@ -94,6 +110,7 @@ impl TrainPlan {
     pub fn new(mut config: TrainConfig, start: Start) -> Result<Self, Error> {
         config.check()?;
         check_placeholder(&config.concept)?;
+        check_file_name(&config)?;
         let device = config.device.parse::<DeviceChoice>()?.resolve()?;
         let variant = Some(config.variant.as_str()).filter(|v| !v.is_empty());
         let mut base = Base::open(&config.base, variant)?;
@@ -148,6 +165,7 @@ impl TrainPlan {
         if !sample_prompts.is_empty() {
             warnings.extend(below_one("sample_guidance", config.sample_guidance));
         }
+        warnings.extend(LearningRate::warning(config.warmup_steps, config.steps));
         let photos_hash = photos.hash();
         if let Some(context) = &context {
             warnings.extend(context.warnings(&config, &tokenizer)?);
@@ -170,15 +188,12 @@ impl TrainPlan {
             device,
             start,
             warnings,
+            _lock: None,
         };
         plan.check_prompts(&tokenizer)?;
-        plan.start.check_folder(
-            &plan.config.output,
-            &plan.concept_path(),
-            plan.config.steps,
-            &plan.identity,
-        )?;
-        Ok(plan)
+        let (folder, file) = (&plan.config.output, plan.concept_path());
+        let lock = plan.start.take_folder(folder, &file, plan.config.steps, &plan.identity)?;
+        Ok(Self { _lock: lock, ..plan })
     }
 
     /// What the user should know before the run.
@@ -384,22 +399,35 @@ fn vectors(
     }
 }
 
-/// What must be equal for a resumed run to be the same run: everything but its length, its place on disk
-/// and what it shows.
+/// Refuses a concept whose file would be the state of its own run, also where a file system does not tell cases apart.
+fn check_file_name(config: &TrainConfig) -> Result<(), Error> {
+    if !config.concept_file("").eq_ignore_ascii_case(state::FILE) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "the concept {} would be kept in {}, where a run keeps the state that --resume goes on from; give it another word, \
+         such as --concept '<my-state>'",
+        config.concept,
+        state::FILE
+    )))
+}
+
+/// What must be equal for a resumed run to be the same run: everything but its length, its place on disk, what it shows
+/// and keeps, and what changes no number but by rounding.
 fn identity(
     config: &TrainConfig,
     photos: &str,
     vocabulary: &[f32],
     context: Option<&ContextPlan>,
 ) -> String {
-    // The prompts may lie in a file, which may have changed.
-    let context = context.map_or(String::new(), |context| context.prompts.join("\n"));
     let same = TrainConfig {
         steps: 0,
         output: PathBuf::new(),
         photos: PathBuf::new(),
         warm_start: PathBuf::new(),
         base: PathBuf::new(),
+        device: String::new(),
+        gradient_checkpointing: false,
         save_every: 0,
         sample_prompts: Vec::new(),
         sample_every: 0,
@@ -410,5 +438,13 @@ fn identity(
         keep_best: KeepBest::Off,
         ..config.clone()
     };
-    hex(&Sha256::digest(format!("{}\n{photos}\n{vocabulary:?}{context}", same.to_toml())))
+    let mut identity = serde_json::to_value(&same).expect("what is TOML is JSON");
+    let short = |content: &str| hex(&Sha256::digest(content))[..12].to_owned();
+    identity["photos"] = photos[..12.min(photos.len())].into();
+    identity["base"] = short(&format!("{vocabulary:?}")).into();
+    // These may lie in a file, which may have changed.
+    if let Some(context) = context {
+        identity["core"]["prompts"] = short(&context.prompts.join("\n")).into();
+    }
+    identity.to_string()
 }

@@ -10,9 +10,7 @@ use torch_ext::Generator;
 
 use super::batches::{PhotoBatches, Prompts};
 use super::context::ContextPlan;
-use super::files::{RunFiles, write_config};
-use super::log::StepLog;
-use super::measurement::Best;
+use super::files::RunFiles;
 use super::objective::objective;
 use super::plan::{Start, TrainPlan};
 use super::sample::Samples;
@@ -24,19 +22,20 @@ use crate::config::Timesteps;
 use crate::error::guarded;
 use crate::latents::LatentCache;
 use crate::objective::{Reconstruction, SharedQueries};
-use crate::trainer::{AdamW, LearningRate, StepRecord, Stop, Trainer, state};
+use crate::trainer::{AdamW, LearningRate, Stop, Trainer, state};
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All steps are done.
     Finished(PathBuf),
-    /// The observer stopped it; the concept and the state are saved, or before the first step nothing.
+    /// The observer stopped it. The concept and the state are saved; `None` where it stopped a run before it began, which
+    /// then leaves the folder as it was.
     Interrupted(Option<PathBuf>),
 }
 
-/// Runs a plan. The concept is written at intervals, at the end, on interruption and before a failure is
-/// reported, each time whole or not at all.
+/// Runs a plan. State and concept are written at intervals, at the end, on interruption and before a failure is reported,
+/// each time whole or not at all.
 pub fn train(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> {
     guarded("training", || run(plan, observer))
 }
@@ -71,10 +70,10 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let unet = unet.with_gradient_checkpointing(config.gradient_checkpointing);
 
     let mut trainer = trainer(plan, concept, draw);
-    if plan.start == Start::Resume {
-        state::load(&mut trainer, &config.output)?;
-    }
-    write_config(&config.output, &config.to_toml())?;
+    let recorded = match plan.start {
+        Start::Resume => state::load(&mut trainer, &config.output)?,
+        _ => true,
+    };
     let schedule = plan.noise_schedule()?;
     let context = plan.context.as_ref().map(|c| c.prompts(&conditioner, concept)).transpose()?;
     let shares = plan.context.as_ref().is_some_and(ContextPlan::shares_queries);
@@ -109,51 +108,34 @@ fn run(plan: &TrainPlan, observer: &mut dyn Observer) -> Result<Outcome, Error> 
     let mut objective =
         objective(plan, batches, reconstruction(queries.as_ref()), context.as_ref());
 
-    let (mut log, measured) = StepLog::open(&config.output, trainer.step)?;
-    let mut files = RunFiles { plan, concept, best: Best::of(config.keep_best, &measured) };
     let parameters = concept.parameters().iter().map(|p| p.numel() as i64).sum();
     let learning_rate = config.effective_learning_rate();
     let (from, steps) = (trainer.step, config.steps);
     interrupted |= observer.on(&Event::Start { from, steps, learning_rate, parameters }).is_break();
     if interrupted {
-        return Ok(Outcome::Interrupted((from > 0).then(|| plan.concept_path())));
+        let there = from > 0 && plan.concept_path().is_file();
+        return Ok(Outcome::Interrupted(there.then(|| plan.concept_path())));
     }
 
-    if let Some(measured) = (from == 0).then(|| watch.start(observer)).flatten() {
-        log.write(&measured)?;
-    }
-    let mut after_step = |trainer: &Trainer, record: &StepRecord| {
-        concept.after_step();
-        log.write(record)?;
-        let flow = observer.on(&Event::Step(record));
-        if config.save_every > 0
-            && record.step.is_multiple_of(config.save_every)
-            && record.step < steps
-        {
-            files.save(trainer, observer)?;
-            files.save_snapshot(record.step)?;
-        }
-        if flow.is_break() {
-            return Ok(flow);
-        }
-        let (measured, flow) = watch.after(record.step, observer)?;
-        if !measured.is_empty() {
-            log.write(&measured)?;
-        }
-        if files.best.takes(&measured) {
-            files.save_concept(record.step, observer)?;
-        }
+    let mut files = RunFiles::open(plan, concept, watch, from, recorded)?;
+    let flow = files.begin(&trainer, observer)?;
+    let ended = if flow.is_break() && from > 0 {
         Ok(flow)
+    } else {
+        trainer.fit(&mut objective, &mut |trainer, record| {
+            concept.after_step();
+            files.step(trainer, record, observer)
+        })
     };
-    let ended = trainer.fit(&mut objective, &mut after_step);
-    finish(ended, &trainer, &files, observer)
+    finish(ended, plan, &trainer, &mut files, observer)
 }
 
 /// Saves what there is, however the loop ended.
 fn finish(
     ended: Result<ControlFlow<()>, Stop>,
+    plan: &TrainPlan,
     trainer: &Trainer,
-    files: &RunFiles<'_>,
+    files: &mut RunFiles<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Error> {
     match ended {
@@ -161,17 +143,17 @@ fn finish(
         Ok(ControlFlow::Break(())) => {
             Ok(Outcome::Interrupted(Some(files.save(trainer, observer)?)))
         }
+        // The parameters are again those of the last finite loss.
         Err(Stop::Diverged { step }) => {
-            // The parameters are again those of the last finite loss. The state stays as it was last saved.
-            let kept = files.best.is_known();
-            if trainer.step > 0 && !kept {
-                files.save_concept(trainer.step, observer)?;
-            }
-            let saved = (trainer.step > 0 || kept).then(|| files.plan.concept_path());
-            Err(Error::diverged(step, saved, files.plan.kind))
+            let saved = files.save_last_good(trainer.step, observer)?;
+            Err(Error::diverged(step, saved, plan.kind))
         }
-        Err(Stop::NoBatch(error) | Stop::Failed(error)) => {
-            // The parameters are those of the last whole step; where even this save fails, the first error tells why.
+        // Where even a save fails, the first error tells why.
+        Err(Stop::NoBatch(error)) => {
+            let _ = files.save_last_good(trainer.step, observer);
+            Err(error)
+        }
+        Err(Stop::Failed(error)) => {
             let _ = files.save(trainer, observer);
             Err(error)
         }

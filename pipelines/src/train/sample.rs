@@ -11,7 +11,7 @@ use models::vae::Vae;
 use tch::{Kind, Tensor};
 
 use super::plan::TrainPlan;
-use super::{Event, Measurement, Observer};
+use super::{Event, Measurement, Observer, folder};
 use crate::Error;
 use crate::denoise::PromptContext;
 use crate::judges::{ClipJudge, UNetJudge, encode_pictures};
@@ -39,8 +39,7 @@ impl Samples<'_> {
         tch::no_grad(|| {
             let vae = self.plan.base.folder.load_vae(self.plan.kind, self.plan.device)?;
             let (mut drawn, mut prompts) = (Vec::new(), Vec::new());
-            let folder = self.plan.config.output.join("samples");
-            std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
+            let folder = folder::samples(&self.plan.config.output)?;
             for (i, prompt) in self.plan.sample_prompts.iter().enumerate() {
                 let pixels = match self.picture(prompt, &vae, &mut || observer.flow()) {
                     Ok(Some(pixels)) => pixels,
@@ -54,7 +53,7 @@ impl Samples<'_> {
                     }
                     Err(error) => return Err(error),
                 };
-                let path = folder.join(format!("{:06}-{i}.png", measured.step));
+                let path = folder.join(folder::sample(measured.step, i));
                 picture::write(&path, &pixels, None, Existing::Replace)?;
                 if observer.on(&Event::Sample { path: &path }).is_break() {
                     return Ok(ControlFlow::Break(()));

@@ -28,8 +28,16 @@ impl<'a> Validation<'a> {
     /// With a graph, although nobody walks it, and in batches of the run's size: the first pass decides how the frozen
     /// layers are laid out, and the first of a resumed run is a training step.
     pub(super) fn loss(&self) -> f64 {
-        let losses =
-            self.bank.iter().map(|step| self.reconstruction.at(step, None).double_value(&[]));
+        let losses = (0..self.bank.len()).map(|batch| self.loss_of(batch));
         losses.sum::<f64>() / self.bank.len() as f64
+    }
+
+    /// Lays out the frozen layers as a training step does, where something else would be the first pass.
+    pub(super) fn lay_out(&self) {
+        self.loss_of(0);
+    }
+
+    fn loss_of(&self, batch: usize) -> f64 {
+        self.reconstruction.at(&self.bank[batch], None).double_value(&[])
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::plan::TrainPlan;
 use super::sample::Samples;
 use super::validation::Validation;
-use super::{Event, Measurement, Observer};
+use super::{Measurement, Observer};
 use crate::Error;
 
 /// What looks at a run's concept.
@@ -16,32 +16,28 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// The concept as it starts; pictures of it would be those of the class.
-    pub(super) fn start(&self, observer: &mut dyn Observer) -> Option<Measurement> {
+    /// Measures the concept as it starts; pictures of it would be those of the class.
+    pub(super) fn start(&self) -> Option<Measurement> {
         let loss = (self.plan.config.validate_every > 0).then(|| self.validation.loss())?;
-        let measured = Measurement { validation_loss: Some(loss), ..Measurement::at(0) };
-        let _ = observer.on(&Event::Measured(&measured)); // asked again after the first step
-        Some(measured)
+        Some(Measurement { validation_loss: Some(loss), ..Measurement::at(0) })
     }
 
-    /// What is due after a step, at the intervals and after the last one.
+    /// Measures what is due after a step, at the intervals and after the last one. Breaks where the observer stops it
+    /// before it is done: then nothing is known.
     pub(super) fn after(
         &self,
         step: u64,
         observer: &mut dyn Observer,
-    ) -> Result<(Measurement, ControlFlow<()>), Error> {
+    ) -> Result<ControlFlow<(), Measurement>, Error> {
         let config = &self.plan.config;
         let due = |every: u64| every > 0 && (step == config.steps || step.is_multiple_of(every));
-        let (mut measured, mut flow) = (Measurement::at(step), ControlFlow::Continue(()));
+        let mut measured = Measurement::at(step);
         if due(config.validate_every) {
             measured.validation_loss = Some(self.validation.loss());
         }
-        if due(config.sample_every) {
-            flow = self.samples.draw(&mut measured, observer)?;
+        if due(config.sample_every) && self.samples.draw(&mut measured, observer)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        if !measured.is_empty() && observer.on(&Event::Measured(&measured)).is_break() {
-            flow = ControlFlow::Break(());
-        }
-        Ok((measured, flow))
+        Ok(ControlFlow::Continue(measured))
     }
 }

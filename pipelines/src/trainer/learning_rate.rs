@@ -18,6 +18,17 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
+    /// Says that a warm-up takes the whole run, where it does.
+    pub(crate) fn warning(warmup: u64, steps: u64) -> Option<String> {
+        (warmup > 0 && warmup >= steps).then(|| {
+            format!(
+                "the learning rate rises for {warmup} steps (warmup_steps), but the run has {steps}, so it never gets to its peak; \
+                 give more --steps or a shorter warm-up, such as --set warmup_steps={}",
+                steps / 10
+            )
+        })
+    }
+
     /// For optimiser step `step`, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup {

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use embeddings::file::{FileError, write_atomically};
 use safetensors::{Dtype, SafeTensors, View};
+use serde_json::Value;
 use std::borrow::Cow;
 use tch::{Kind, Tensor};
 
 use super::Trainer;
 use crate::Error;
+use crate::differences::differences;
 
 /// The state file's name in the folder of a run.
 pub const FILE: &str = "state.safetensors";
@@ -31,8 +33,9 @@ impl View for Bytes {
     }
 }
 
-/// Writes the trainer's state into the folder of its run; `identity` tells this run from another.
-pub fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(), Error> {
+/// Writes the trainer's state into the folder of its run. `identity`, best a JSON object of what was set, tells this run
+/// from another. Where what follows the last step is not `recorded`, a resumed run does that first.
+pub fn save(trainer: &Trainer, folder: &Path, identity: &str, recorded: bool) -> Result<(), Error> {
     let mut tensors: Vec<(String, Bytes)> = Vec::new();
     let optimizer = &trainer.optimizer;
     let average = trainer.average.as_ref().map(|average| ("average", &average.tensors));
@@ -54,10 +57,25 @@ pub fn save(trainer: &Trainer, folder: &Path, identity: &str) -> Result<(), Erro
         ("step".to_owned(), trainer.step.to_string()),
         ("loss_scale".to_owned(), trainer.loss_scale.to_string()),
         ("identity".to_owned(), identity.to_owned()),
+        ("recorded".to_owned(), recorded.to_string()),
     ]);
     let bytes = safetensors::serialize(tensors, Some(metadata)).expect("plain shapes and sizes");
     let path = folder.join(FILE);
     write_atomically(&path, &bytes).map_err(Error::io(&path, "written"))
+}
+
+/// Whether a folder holds a state to go on from.
+pub(crate) fn is_there(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
+
+/// Removes the state of a run that is to be overwritten.
+pub(crate) fn remove(folder: &Path) -> Result<(), Error> {
+    let path = folder.join(FILE);
+    if !is_there(folder) {
+        return Ok(());
+    }
+    std::fs::remove_file(&path).map_err(Error::io(&path, "removed"))
 }
 
 /// Refuses, before any work, to go on with a state that is damaged, another run's or further than asked for.
@@ -74,9 +92,10 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
         None => return Err(damaged(&path, "not a run's state")),
         Some(found) if found != identity => {
             return Err(Error::Usage(format!(
-                "{} belongs to a run with other pictures, another base or another configuration (only the number of \
-                 steps, samples and paths may change); give {}, or start again with --force",
+                "{} belongs to a run with another configuration: {} (only the number of steps, what is shown and saved under \
+                 way, device and paths may change); give {}, or start again with --force",
                 path.display(),
+                differing(found, identity),
                 given_before(folder)
             )));
         }
@@ -90,6 +109,15 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
             folder.display()
         ))),
         Some(_) => Ok(()),
+    }
+}
+
+/// What differs between the run that was and the one that is asked for.
+fn differing(found: &str, identity: &str) -> String {
+    let [was, is] = [found, identity].map(serde_json::from_str::<Value>);
+    match (was, is) {
+        (Ok(was), Ok(is)) => format!("{} (there, here)", differences(&was, &is).join(", ")),
+        _ => "it was written by another version of this program".to_owned(),
     }
 }
 
@@ -107,8 +135,9 @@ fn damaged(path: &Path, what: &str) -> Error {
     FileError::Invalid { path: path.to_owned(), what }.into()
 }
 
-/// Puts a saved and checked state into `trainer`, whose parameters are overwritten in place.
-pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
+/// Puts a saved and checked state into `trainer`, whose parameters are overwritten in place. Returns whether what follows
+/// its last step is recorded.
+pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<bool, Error> {
     let path = folder.join(FILE);
     let damaged = |what: &str| damaged(&path, what);
     let bytes = torch_ext::file::read(&path).map_err(Error::io(&path, "read"))?;
@@ -142,5 +171,5 @@ pub fn load(trainer: &mut Trainer, folder: &Path) -> Result<(), Error> {
     trainer.step = step as u64;
     trainer.optimizer.steps = trainer.step;
     trainer.loss_scale = loss_scale;
-    Ok(())
+    Ok(metadata.get("recorded").is_none_or(|recorded| recorded == "true"))
 }

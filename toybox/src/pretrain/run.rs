@@ -1,17 +1,17 @@
 //! What all parts share: the trainer, checkpoints, the log and resuming.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use models::fresh::Fresh;
 use models::weights::Checkpoint;
-use pipelines::Error;
 use pipelines::config::LrShape;
 use pipelines::trainer::{
     AdamW, AdamWConfig, Average, LearningRate, StepRecord, Stop, TrainStep, Trainer, state,
 };
+use pipelines::{Error, FolderLock};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
@@ -97,13 +97,17 @@ pub(super) fn fit(
 ) -> Result<PathBuf, Error> {
     source.require_complete()?;
     let work = options.work.join(name);
-    fs::create_dir_all(&work).map_err(|source| Error::Io {
-        path: work.clone(),
-        verb: "created",
-        source,
-    })?;
     let Options { batch_size, learning_rate, seed, pictures, warm_start, .. } = options;
-    let identity = format!("{name} {batch_size} {learning_rate} {seed} {pictures} {warm_start}");
+    let _lock = FolderLock::take(&work)?;
+    let identity = json!({
+        "part": name,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "pictures": pictures,
+        "warm_start": warm_start,
+    })
+    .to_string();
     let parameters: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
     let adam = AdamWConfig { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 };
     let mut trainer = Trainer {
@@ -140,8 +144,9 @@ pub(super) fn fit(
         let last = flow.is_break() || trainer.step == options.steps;
         if last || since.elapsed().as_secs() >= CHECKPOINT_EVERY {
             since = Instant::now();
-            state::save(trainer, &work, &identity)?;
+            // The weights first: what is killed between the two makes its last steps again.
             let path = keep(trainer.values())?;
+            state::save(trainer, &work, &identity, true)?;
             let _ = report(Report::Written(&path)); // likewise
         }
         Ok(flow)
