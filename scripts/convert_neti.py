@@ -136,10 +136,12 @@ def main() -> None:
     }
     noun = args.noun or config.get("data", {}).get("super_category_token")
     record = {"method": "neti", "token": word, "class": noun, "settings": settings}
-    metadata = {"format": "pt", "personalize.format_version": "2", "personalize.concept": json.dumps(record)}
+    metadata = {"format": "pt", "personalize.format_version": "3", "personalize.concept": json.dumps(record)}
     tensors["class_vector"] = class_vector
+    # Format 3 writes [1, ..., 1], which no other program takes for a word's vectors.
+    framed = {name: t.clone().reshape(1, *t.shape, 1) for name, t in tensors.items()}
     partial = args.output.with_suffix(".tmp")
-    save_file({name: t.clone() for name, t in tensors.items()}, partial, metadata=metadata)
+    save_file(framed, partial, metadata=metadata)
     partial.replace(args.output)
     print(args.output)
 

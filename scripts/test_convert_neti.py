@@ -62,9 +62,12 @@ def main() -> None:
         done = convert(folder)
         assert done.returncode == 0, done.stderr
         with safe_open(folder / "cat.safetensors", "pt") as file:
-            assert torch.equal(file.get_tensor("encoder.w"), encoder.w)
-            assert all(torch.equal(file.get_tensor(key), state[key]) for key in state if not key.startswith("net.0"))
-            assert len(file.keys()) == 14 and '"target_norm": 0.4' in file.metadata()["personalize.concept"]
+            found = {key: file.get_tensor(key) for key in file.keys()}
+            assert all(tensor.shape[0] == tensor.shape[-1] == 1 for tensor in found.values())
+            assert torch.equal(found["encoder.w"][0, ..., 0], encoder.w)
+            kept = [key for key in state if not key.startswith("net.0")]
+            assert all(torch.equal(found[key][0, ..., 0], state[key]) for key in kept)
+            assert len(found) == 14 and '"target_norm": 0.4' in file.metadata()["personalize.concept"]
 
         witness = folder / "witness"
         torch.save({"state_dict": state, "cfg": cfg, "encoder": encoder, "x": Bomb(str(witness))}, folder / "mapper.pt")

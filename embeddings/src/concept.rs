@@ -4,6 +4,22 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+/// The most vectors that a file may hold for one place in a prompt. A prompt has room for far fewer; more are the numbers of
+/// something else.
+const MOST_VECTORS: i64 = 1000;
+/// The most cross-attention layers that a concept can be made for.
+pub(crate) const MOST_LAYERS: usize = 255;
+
+/// Refuses more vectors than any concept has.
+pub(crate) fn check_vectors(count: i64) -> Result<(), String> {
+    if count > MOST_VECTORS {
+        return Err(format!(
+            "it holds {count} vectors, but a prompt has room for 75; give the file of a concept"
+        ));
+    }
+    Ok(())
+}
+
 /// Something learnt that stands in a prompt as one word.
 ///
 /// Methods differ in *where* they enter ([`Injection`]) and in what that depends on ([`Varies`]).

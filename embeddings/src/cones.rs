@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::concept::check_vectors;
 use crate::file::Tensors;
 use crate::{Adjustment, Concept, Injection, Site, Varies};
 
@@ -111,19 +112,25 @@ impl Cones {
             ));
         };
         let size = rows.size();
-        let fits = settings.rows == ConesRows::Prompt || size[0] == settings.words.len() as i64;
-        if settings.words.is_empty() || !fits {
+        let words = settings.words.len();
+        let fits = settings.rows == ConesRows::Prompt || size[0] == words as i64;
+        if words == 0 || !fits {
             return Err(format!(
-                "{name} has {} rows, but the class {} words; copy or train it again",
-                size[0],
-                settings.words.len()
+                "{name} has {} rows, but the class {words} words; copy or train it again",
+                size[0]
             ));
+        }
+        check_vectors(size[0].max(words as i64))?;
+        let limits = settings.limits.is_empty() || settings.limits.len() == words;
+        if !limits || !(0.0..=10.0).contains(&settings.tail_strength) {
+            return Err("its settings are those of no ConES; copy or train it again".into());
         }
         let tail = match (tensors.get("tail"), tensors.get("tail_base")) {
             (None, None) => None,
             (Some(tail), Some(base))
                 if tail.size() == base.size() && tail.dim() == 2 && tail.size()[1] == size[1] =>
             {
+                check_vectors(tail.size()[0])?;
                 Some((tail.shallow_clone(), base.shallow_clone()))
             }
             _ => {

@@ -5,6 +5,7 @@
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::concept::check_vectors;
 use crate::file::Tensors;
 use crate::{Adjustment, Concept, Injection, Site, Varies};
 
@@ -81,7 +82,10 @@ impl TextualInversion {
         };
         match *tensor.size() {
             [width] if width > 0 => Ok(Self::new(placeholder, &tensor.unsqueeze(0))),
-            [rows, width] if rows > 0 && width > 0 => Ok(Self::new(placeholder, tensor)),
+            [rows, width] if rows > 0 && width > 0 => {
+                check_vectors(rows)?;
+                Ok(Self::new(placeholder, tensor))
+            }
             _ => Err(format!(
                 "a concept is a tensor of shape [vectors, width], but {name} is {:?}; give the file of a Textual \
                  Inversion",

@@ -5,12 +5,13 @@
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::concept::{MOST_LAYERS, check_vectors};
 use crate::file::Tensors;
 use crate::{Adjustment, Concept, Initializer, Injection, Site, Varies};
 
-/// Stable Diffusion's cross-attention layers as `CompVis` numbers its blocks, in the order of a pass; the keys of
-/// a file that kohya's tools read.
-const NAMES: [&str; 16] = [
+/// Stable Diffusion's cross-attention layers as `CompVis` numbers its blocks, in the order of a pass, which is that of the
+/// alphabet, too; the keys of kohya's files, and of ours before format 3.
+const KOHYA_NAMES: [&str; 16] = [
     "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", "OUT03", "OUT04", "OUT05", "OUT06",
     "OUT07", "OUT08", "OUT09", "OUT10", "OUT11",
 ];
@@ -53,18 +54,20 @@ impl Xti {
         &self.vectors
     }
 
-    /// The keys of a file for Stable Diffusion, sorted.
-    pub(crate) fn file_names() -> Vec<&'static str> {
-        NAMES.to_vec() // in the order of a pass they are sorted as text
+    /// The keys of a file of kohya's, sorted.
+    pub(crate) fn kohya_names() -> [&'static str; 16] {
+        KOHYA_NAMES
     }
 
+    /// From a file's tensors, numbered or with kohya's names.
     pub(crate) fn from_tensors(placeholder: &str, tensors: &Tensors) -> Result<Self, String> {
-        let layers: Vec<&Tensor> = tensors.values().collect();
+        let kohya = tensors.keys().eq(&KOHYA_NAMES).then(|| tensors.values().collect());
+        let numbered = || (0..tensors.len()).map(|layer| tensors.get(&name(layer))).collect();
+        let layers: Vec<&Tensor> = kohya.or_else(numbered).unwrap_or_default();
         let shape = layers.first().map(|first| first.size()).unwrap_or_default();
-        let names = (0..layers.len()).map(|layer| name(layer, layers.len()));
-        if shape.len() != 2 || !names.eq(tensors.keys().cloned()) {
-            return Err("an XTI concept is a tensor [vectors, width] for each cross-attention layer (IN01 to OUT11, \
-                        or LAYER00 and on), but this file holds others; copy or train it again"
+        if shape.len() != 2 || layers.len() > MOST_LAYERS {
+            return Err("an XTI concept is a tensor [vectors, width] for each cross-attention layer (LAYER00 and on, \
+                        or IN01 to OUT11), but this file holds others; copy or train it again"
                 .into());
         }
         if layers.iter().any(|layer| layer.size() != shape) || shape.contains(&0) {
@@ -72,13 +75,14 @@ impl Xti {
                         not; copy or train it again"
                 .into());
         }
+        check_vectors(shape[0])?;
         Ok(Self::new(placeholder, &Tensor::stack(&layers, 0)))
     }
 }
 
-/// The key of a layer's tensor; those of other networks than Stable Diffusion's are numbered.
-fn name(layer: usize, layers: usize) -> String {
-    if layers == NAMES.len() { NAMES[layer].to_owned() } else { format!("LAYER{layer:02}") }
+/// The key of a layer's tensor.
+fn name(layer: usize) -> String {
+    format!("LAYER{layer:02}")
 }
 
 impl Concept for Xti {
@@ -109,23 +113,12 @@ impl Concept for Xti {
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let layers = self.vectors.size()[0];
-        (0..layers).map(|l| (name(l as usize, layers as usize), self.vectors.get(l))).collect()
+        (0..layers).map(|l| (name(l as usize), self.vectors.get(l))).collect()
     }
 
     fn adjust(&mut self, adjustment: &Adjustment) -> Result<(), String> {
         adjustment.without_mapper()?;
         self.vectors = adjustment.at_strength(&self.vectors)?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_of_a_file_are_sorted_in_the_order_of_a_pass() {
-        assert!(NAMES.is_sorted());
-        assert!((0..9).map(|l| name(l, 9)).is_sorted());
     }
 }

@@ -5,8 +5,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use embeddings::TextualInversion;
 use embeddings::file::{BaseRecord, ConceptFile, ConceptRecord, FileError, Origin};
+use embeddings::{
+    Concept, Cones, ConesRows, ConesSettings, MapperConfig, Neti, NetiSettings, NormMode,
+    TextualInversion, Xti,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
@@ -188,4 +191,178 @@ fn an_xti_of_kohya_s_tools_is_read_layer_by_layer() {
     assert_eq!((read.num_vectors(), read.width()), (2, 768));
     let missing = foreign(folder.path(), "cut.safetensors", &tensors[1..]);
     assert!(ConceptFile::read(&missing).unwrap_err().to_string().contains("holds 15: IN02"));
+}
+
+/// What a program that knows nothing of our files could take for a word's vectors: a dimension at either end that is a
+/// text width, or a tensor that stands alone and has fewer than three.
+fn passes_as_a_word(shapes: &[Vec<usize>], width: usize) -> bool {
+    let widths = [width, 768, 1024, 1280];
+    let ends = |shape: &Vec<usize>| [shape.first().copied(), shape.last().copied()];
+    let at_an_end = |shape| ends(shape).into_iter().flatten().any(|end| widths.contains(&end));
+    shapes.iter().any(at_an_end) || (shapes.len() == 1 && shapes[0].len() < 3)
+}
+
+fn shapes(path: &Path) -> Vec<Vec<usize>> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.tensors().into_iter().map(|(_, view)| view.shape().to_vec()).collect()
+}
+
+#[test]
+fn files_of_format_2_are_read_and_what_is_written_of_them_passes_nowhere_as_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    for (method, tensors) in [("xti", 10), ("neti", 14), ("cones", 3)] {
+        let old = Path::new("tests/version2").join(method).with_extension("safetensors");
+        let read = ConceptFile::read(&old).unwrap();
+        assert_eq!((read.record.method.as_str(), read.width()), (method, 16));
+        assert!(passes_as_a_word(&shapes(&old), 16), "{method}: what was wrong");
+        let bytes = std::fs::read(&old).unwrap();
+        let raw = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, tensor) in read.tensors() {
+            let view = raw.tensor(name).unwrap();
+            assert_eq!(torch_ext::to_bytes(tensor), view.data(), "{method}: {name}");
+        }
+        let new = folder.path().join("new.safetensors");
+        let (concept, record) = (read.concept(), read.record.clone());
+        ConceptFile::new(&*concept, record).write(&new).unwrap();
+        assert!(!passes_as_a_word(&shapes(&new), 16), "{method}: {:?}", shapes(&new));
+        let again = ConceptFile::read(&new).unwrap();
+        assert_eq!(again.record, read.record, "{method}");
+        assert_eq!(again.tensors().count(), tensors, "{method}");
+        assert!(again.tensors().eq(read.tensors()), "{method}");
+    }
+}
+
+#[test]
+fn no_method_s_file_passes_as_a_word_at_any_usual_text_width() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    let draw = Generator::cpu(1);
+    for width in [768, 1024, 1280] {
+        // Its hidden units are as many as the width, and its frequencies 1024.
+        let mapper = MapperConfig {
+            layers: 1,
+            outputs: 0,
+            hidden: width,
+            positional_encoding: true,
+            sigma_time: 0.03,
+            sigma_layer: 2.0,
+            time_anchors: 1,
+            nested_dropout: 0.5,
+        };
+        let settings = NetiSettings {
+            mapper,
+            norm_mode: NormMode::Joint,
+            target_norm: 0.0,
+            output_bypass: false,
+            bypass_strength: 0.2,
+            residual: false,
+        };
+        let class = draw.randn(&[1, width]);
+        let cones = ConesSettings {
+            rows: ConesRows::Noun,
+            words: vec![5],
+            limits: Vec::new(),
+            tail_strength: 1.0,
+        };
+        let concepts: [(&str, Box<dyn Concept>); 4] = [
+            ("xti", Box::new(Xti::new("<x>", &draw.randn(&[16, 2, width])))),
+            ("xti", Box::new(Xti::new("<x>", &draw.randn(&[1, 1, width])))),
+            ("neti", Box::new(Neti::initialize("<x>", &settings, &class, &draw))),
+            ("cones", Box::new(Cones::new("<x>", cones, &class, None))),
+        ];
+        for (method, concept) in concepts {
+            let record = ConceptRecord { method: method.into(), token: "<x>".into(), ..record() };
+            ConceptFile::new(&*concept, record).write(&path).unwrap();
+            let found = shapes(&path);
+            assert!(!passes_as_a_word(&found, width as usize), "{method} of {width}: {found:?}");
+            let read = ConceptFile::read(&path).unwrap();
+            assert_eq!(read.concept().parameters(), concept.parameters(), "{method} of {width}");
+        }
+    }
+}
+
+#[test]
+fn an_output_embedding_of_onetrainer_is_refused_for_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |key| (key, Dtype::F32, &[3usize, 768][..]);
+    for (name, tensors) in [
+        ("alone", vec![rows("emp_params_out")]),
+        ("beside", vec![rows("emp_params"), rows("emp_params_out")]),
+        ("bundled", vec![rows("bundle_emb.cat.emp_params_out")]),
+        ("named", vec![rows("clip_l_out")]),
+    ] {
+        let path = foreign(folder.path(), &format!("{name}.safetensors"), &tensors);
+        let error = ConceptFile::read(&path).unwrap_err().to_string();
+        assert!(error.contains("output embedding of OneTrainer"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn pickles_and_pictures_are_refused_with_the_command_that_converts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, words) in [
+        ("my cat's.pt", &b"PK\x03\x04rest"[..], ["weights_only=True", "string_to_param"]),
+        ("old.bin", b"\x80\x02}q\x00.", ["weights_only=True", "string_to_param"]),
+        ("new.bin", b"\x80\x05}q\x00.", ["weights_only=True", "string_to_param"]),
+        ("cat.png", b"\x89PNG\r\n\x1a\n", ["sd-ti-embedding", "TORCHTENSOR"]),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = ConceptFile::read(&path).unwrap_err().to_string();
+        assert!(!error.contains("again"), "{error}");
+        let command = &error[error.find("python3 -c").unwrap()..];
+        let words_of_it = shlex::split(command).unwrap();
+        assert_eq!(words_of_it[3], path.to_string_lossy());
+        let output = path.with_extension("safetensors");
+        assert_eq!(words_of_it[4], output.to_string_lossy());
+        assert!(words.iter().all(|word| words_of_it[2].contains(word)), "{error}");
+    }
+}
+
+#[test]
+fn absurd_numbers_of_a_file_are_refused_before_anything_is_made_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.safetensors");
+    std::fs::write(&path, {
+        let rows = vec![0u8; 4 * 100_000];
+        let view = TensorView::new(Dtype::F32, vec![100_000, 1], &rows).unwrap();
+        safetensors::serialize([("emb_params", view)], None).unwrap()
+    })
+    .unwrap();
+    let error = ConceptFile::read(&path).unwrap_err().to_string();
+    assert!(error.contains("100000 vectors") && error.contains("room for 75"), "{error}");
+
+    for (method, needle, absurd) in [
+        ("neti", r#"\"hidden\":4"#, r#"\"hidden\":1099511627776"#),
+        ("neti", r#"\"layers\":10"#, r#"\"layers\":1099511627776"#),
+        ("neti", r#"\"time_anchors\":1"#, r#"\"time_anchors\":4611686018427387905"#),
+        ("neti", r#"\"bypass_strength\":0.2"#, r#"\"bypass_strength\":1e300"#),
+        ("cones", r#"\"tail_strength\":0.8"#, r#"\"tail_strength\":-1e300"#),
+        ("cones", r#"\"limits\":["#, r#"\"limits\":[1,2,3,"#),
+    ] {
+        let old = Path::new("tests/version2").join(method).with_extension("safetensors");
+        let error = with_header(&old, &path, needle, absurd);
+        assert!(error.contains("settings are those of no"), "{absurd}: {error}");
+    }
+    // A number in the place of a matrix: nothing is looked up in a shape that has no dimension.
+    let scalar = with_header(
+        &Path::new("tests/version2").join("neti.safetensors"),
+        &path,
+        r#""encoder.w":{"dtype":"F32","shape":[1024,2],"data_offsets":[64,8256]}"#,
+        r#""encoder.w":{"dtype":"F32","shape":[],"data_offsets":[64,68]},"rest":{"dtype":"F32","shape":[2047],"data_offsets":[68,8256]}"#,
+    );
+    assert!(scalar.contains("encoder.w is []"), "{scalar}");
+}
+
+/// The refusal of `old` with other words in its header, as `path`.
+fn with_header(old: &Path, path: &Path, needle: &str, other: &str) -> String {
+    let bytes = std::fs::read(old).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..end]).unwrap();
+    assert!(header.contains(needle), "{needle} is not in {header}");
+    let header = header.replace(needle, other);
+    let size = (header.len() as u64).to_le_bytes();
+    std::fs::write(path, [&size, header.as_bytes(), &bytes[end..]].concat()).unwrap();
+    ConceptFile::read(path).unwrap_err().to_string()
 }

@@ -93,7 +93,7 @@ impl Base {
     }
 
     /// Refuses a concept of another width or another number of cross-attention layers, by the configurations
-    /// alone.
+    /// alone, and a ConES of another vocabulary.
     pub fn check_concept(&self, file: &ConceptFile) -> Result<(), Error> {
         let (concept, name) = (file.concept(), &self.record.name);
         let refuse = |what: String| {
@@ -116,6 +116,18 @@ impl Base {
             return refuse(format!(
                 "{have} cross-attention layers, but the base {name} has {layers}"
             ));
+        }
+        let (length, rows) =
+            (self.folder.text_encoder.max_position_embeddings, concept.parameters());
+        if let Some(rows) = rows.first().map(|rows| rows.size()[0])
+            && concept.is_whole_prompt()
+            && rows != length
+        {
+            return refuse(format!("prompts of {rows} tokens, but the base {name} has {length}"));
+        }
+        let words: Vec<usize> = concept.words().iter().map(|&id| id as usize).collect();
+        if !words.is_empty() && self.folder.token_sketch(&words, 1)?.len() < words.len() {
+            return refuse(format!("a vocabulary with words that the base {name} has not"));
         }
         Ok(())
     }

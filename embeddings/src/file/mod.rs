@@ -2,10 +2,12 @@
 //!
 //! A concept of Textual Inversion or CoRe is exactly one F32 tensor `emb_params` `[n, D]` with everything else in the
 //! metadata, which AUTOMATIC1111, `ComfyUI`, `InvokeAI`, kohya and (with `token=`) diffusers load without an
-//! export; an XTI concept has the sixteen tensors of kohya's. Reading also takes those forms from the tools that
-//! write them.
+//! export. Concepts of other methods mean nothing to those programs, and are framed so that none of them takes a part for
+//! a word. Reading also takes the one tensor of a word, and kohya's sixteen of an XTI, from the tools that write them.
 
 mod atomic;
+mod foreign;
+mod frame;
 mod read;
 mod record;
 
@@ -22,9 +24,11 @@ pub use atomic::{Draft, hex, remove_strays, write_atomically};
 pub use record::{BaseRecord, ConceptRecord};
 
 /// The newest version of this layout; a file with a higher one is refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// The version of a file of token vectors, which nothing has changed in.
 const FIRST_VERSION: u32 = 1;
+/// The first version whose tensors are framed.
+const FRAMED_VERSION: u32 = 3;
 
 /// The methods whose concepts are token vectors: Textual Inversion, and CoRe, which differs in its loss only.
 const TOKEN_VECTORS: [&str; 2] = ["ti", "core"];
@@ -125,7 +129,9 @@ impl ConceptFile {
         for (name, tensor) in &self.tensors {
             let start = data.len();
             data.extend(torch_ext::to_bytes(tensor));
-            let entry = json!({ "dtype": "F32", "shape": tensor.size(), "data_offsets": [start, data.len()] });
+            let shape = if self.is_plain() { tensor.size() } else { frame::around(&tensor.size()) };
+            let entry =
+                json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
             entries.insert(name.clone(), entry);
         }
         let header = self.header(path, entries, &data);
@@ -140,11 +146,15 @@ impl ConceptFile {
         Ok(hex(&Sha256::digest(&bytes)))
     }
 
+    /// Whether it is token vectors, which other programs read.
+    fn is_plain(&self) -> bool {
+        TOKEN_VECTORS.contains(&self.record.method.as_str())
+    }
+
     /// The JSON header, sorted and padded to eight bytes, so that the same concept gives the same bytes.
     fn header(&self, path: &Path, entries: Map<String, Value>, data: &[u8]) -> String {
         let record = &self.record;
-        let plain = TOKEN_VECTORS.contains(&record.method.as_str());
-        let version = if plain { FIRST_VERSION } else { FORMAT_VERSION };
+        let version = if self.is_plain() { FIRST_VERSION } else { FORMAT_VERSION };
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut metadata = BTreeMap::from([
             ("format", "pt".to_owned()),

@@ -6,8 +6,8 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use super::{
-    ConceptFile, ConceptRecord, FORMAT_VERSION, FileError, Origin, RECORD_KEY, TOKEN_VECTORS,
-    Tensors, VERSION_KEY,
+    ConceptFile, ConceptRecord, FIRST_VERSION, FORMAT_VERSION, FRAMED_VERSION, FileError, Origin,
+    RECORD_KEY, TOKEN_VECTORS, Tensors, VERSION_KEY, foreign, frame,
 };
 use crate::{Concept, Cones, Neti, TextualInversion, Xti};
 
@@ -21,18 +21,20 @@ impl ConceptFile {
             verb: "read",
             source,
         })?;
-        refuse_other_formats(&bytes).map_err(invalid)?;
+        foreign::refuse_other_formats(path, &bytes).map_err(invalid)?;
         let not_a_concept = |e: &dyn std::fmt::Display| {
             invalid(format!("not a whole safetensors file ({e}); copy or fetch it again"))
         };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| not_a_concept(&e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| not_a_concept(&e))?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        if let Some(version) = metadata.get(VERSION_KEY)
-            && !version.parse::<u32>().is_ok_and(|v| v <= FORMAT_VERSION)
-        {
-            return Err(FileError::Newer { path: path.to_owned(), found: version.clone() });
-        }
+        let version = match metadata.get(VERSION_KEY).map(|version| (version, version.parse())) {
+            None => FIRST_VERSION,
+            Some((_, Ok(version))) if version <= FORMAT_VERSION => version,
+            Some((found, _)) => {
+                return Err(FileError::Newer { path: path.to_owned(), found: found.clone() });
+            }
+        };
         let mut tensors = Tensors::new();
         for (name, view) in file.tensors() {
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
@@ -43,6 +45,11 @@ impl ConceptFile {
                 ))
             })?;
             refuse_what_is_not_finite(&name, &tensor).map_err(invalid)?;
+            let tensor = if version >= FRAMED_VERSION {
+                frame::taken_off(&name, &tensor).map_err(invalid)?
+            } else {
+                tensor
+            };
             tensors.insert(name, tensor);
         }
         let (record, origin) = match metadata.get(RECORD_KEY) {
@@ -52,7 +59,7 @@ impl ConceptFile {
                 })?;
                 (record, Origin::Native)
             }
-            None => foreign(path, &tensors).map_err(invalid)?,
+            None => foreign::record(path, &tensors).map_err(invalid)?,
         };
         build(&record, &tensors).map_err(invalid)?;
         Ok(Self { record, origin, tensors })
@@ -79,19 +86,6 @@ pub(super) fn build(record: &ConceptRecord, tensors: &Tensors) -> Result<Box<dyn
     })
 }
 
-fn refuse_other_formats(bytes: &[u8]) -> Result<(), String> {
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        return Err("a pickle, which can run programs and is never opened; convert files of NeTI's authors with \
-                    scripts/convert_neti.py, others to safetensors with the tool that wrote them"
-            .into());
-    }
-    if bytes.is_empty() || bytes.starts_with(b"version https://git-lfs") {
-        let what = if bytes.is_empty() { "an empty file" } else { "a Git LFS pointer" };
-        return Err(format!("{what} and not a concept; copy or fetch it again"));
-    }
-    Ok(())
-}
-
 fn refuse_what_is_not_finite(name: &str, tensor: &Tensor) -> Result<(), String> {
     let finite = tensor.isfinite().reshape([-1]);
     if tensor.numel() == 0 || bool::try_from(finite.all()).unwrap_or(false) {
@@ -105,29 +99,6 @@ fn refuse_what_is_not_finite(name: &str, tensor: &Tensor) -> Result<(), String> 
         at / width + 1,
         tensor.reshape([-1]).double_value(&[at])
     ))
-}
-
-/// Other tools name a concept by the key of its tensor or by the file.
-fn foreign(path: &Path, tensors: &Tensors) -> Result<(ConceptRecord, Origin), String> {
-    let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let of_the_file = format!("<{stem}>");
-    if names == Xti::file_names() {
-        let origin = Origin::Foreign { key: names[0].to_owned() };
-        return Ok((ConceptRecord::foreign("xti", of_the_file), origin));
-    }
-    let [key] = names[..] else {
-        return Err(format!(
-            "a concept of another tool is one tensor [vectors, width], or sixteen of an XTI, but this file holds \
-             {}: {}; give the file of a Textual Inversion for Stable Diffusion 1.x or 2.x",
-            names.len(),
-            names.iter().take(6).copied().collect::<Vec<_>>().join(", ")
-        ));
-    };
-    let generic = ["emb_params", "emp_params", "clip_l", "clip_h"].contains(&key);
-    let token = if generic { of_the_file } else { key.to_owned() };
-    let origin = Origin::Foreign { key: key.to_owned() };
-    Ok((ConceptRecord::foreign(TOKEN_VECTORS[0], token), origin))
 }
 
 fn floats(dtype: Dtype, data: &[u8], shape: &[i64]) -> Option<Tensor> {

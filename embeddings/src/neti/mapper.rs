@@ -128,7 +128,8 @@ impl Mapper {
         };
         let (hidden, anchors) = (config.hidden, config.time_anchors * config.layers);
         let (fourier, input) = if config.positional_encoding {
-            let frequencies = tensors.get("encoder.w").map_or(FREQUENCIES, |w| w.size()[0]);
+            let frequencies = tensors.get("encoder.w").and_then(|w| w.size().first().copied());
+            let frequencies = frequencies.unwrap_or(FREQUENCIES);
             (
                 Some(Fourier { frequencies: tensor("encoder.w", &[frequencies, 2])? }),
                 Some(pair("input_layer", &[anchors, 2 * frequencies])?),

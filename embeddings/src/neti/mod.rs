@@ -10,6 +10,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::concept::MOST_LAYERS;
 use crate::file::Tensors;
 use crate::{Adjustment, Concept, Injection, Site, TextualInversion, Varies};
 
@@ -97,9 +98,12 @@ impl Neti {
         let settings: NetiSettings = serde_json::from_value(settings.clone())
             .map_err(|e| format!("its settings are damaged ({e}); copy or train it again"))?;
         let MapperConfig { layers, hidden, time_anchors, outputs, .. } = settings.mapper;
-        let bounded =
-            [layers, hidden, time_anchors, outputs].iter().all(|n| (1..=65_536).contains(n));
-        if !bounded || layers > 255 || (settings.output_bypass && outputs % 2 == 1) {
+        let sizes = [hidden, time_anchors, outputs].iter().all(|n| (1..=65_536).contains(n));
+        let layers = (1..=MOST_LAYERS as i64).contains(&layers);
+        let halves = !settings.output_bypass || outputs % 2 == 0;
+        let lengths = (0.0..=1e6).contains(&settings.target_norm)
+            && (0.0..=10.0).contains(&settings.bypass_strength);
+        if !(sizes && layers && halves && lengths) {
             return Err("its settings are those of no mapper; copy or train it again".into());
         }
         let mapper = Mapper::from_tensors(settings.mapper.clone(), tensors)?;
