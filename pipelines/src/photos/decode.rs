@@ -146,11 +146,14 @@ fn open(file: &Path, bytes: &[u8], format: ImageFormat) -> Result<Opened, PhotoE
         limits.max_alloc = Some(2 * taken + MAX_EXTRAS); // a TIFF's strips are beside its pixels for a while
         decoder.set_limits(limits)?;
         let orientation = decoder.orientation()?;
-        let profile = match decoder.icc_profile() {
-            Ok(None) if format == ImageFormat::Png && whole::png_has(bytes, *b"iCCP") => {
-                Err("it cannot be unpacked".into())
-            }
-            profile => profile.map_err(|error| error.to_string()),
+        let profile = match format {
+            ImageFormat::Tiff => inks::tiff_profile(bytes),
+            _ => decoder.icc_profile().map_err(|error| error.to_string()),
+        };
+        let packed = format == ImageFormat::Png && whole::png_has(bytes, *b"iCCP");
+        let profile = match profile {
+            Ok(None) if packed => Err("it cannot be unpacked".into()),
+            profile => profile,
         };
         let inks = match format {
             ImageFormat::Jpeg => inks::jpeg(bytes)?,

@@ -1,4 +1,5 @@
-//! Photos for print: CMYK as JPEG and TIFF hold it. `image` gives these as RGB only, which no profile applies to.
+//! What `image` does not hand out: CMYK as JPEG and TIFF hold it, which it gives as RGB, where no profile applies; and the
+//! profiles of small TIFFs, which it allows no more memory than the pixels.
 
 use std::io::Cursor;
 
@@ -47,6 +48,15 @@ pub(super) fn jpeg(bytes: &[u8]) -> ImageResult<Option<Pixels>> {
     }
     let size = (u32::from(info.width), u32::from(info.height));
     Ok(Some(Pixels::Inks { size, cmyk }))
+}
+
+/// The colour profile of a TIFF.
+pub(super) fn tiff_profile(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let found = tiff::decoder::Decoder::new(Cursor::new(bytes)).and_then(|mut reader| {
+        let value = reader.find_tag(tiff::tags::Tag::IccProfile)?;
+        value.map(tiff::decoder::ifd::Value::into_u8_vec).transpose()
+    });
+    found.map_err(|error| error.to_string())
 }
 
 /// The inks of a TIFF that holds CMYK, of at most `most` bytes; `None` for any other.
