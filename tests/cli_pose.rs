@@ -50,6 +50,11 @@ fn a_pose_becomes_a_picture_of_the_size_that_was_asked_for() {
     assert!(drawn.pixels().any(|pixel| pixel[2] > 100));
     assert_eq!(drawn.get_pixel(2, 2).0, [0; 3]);
     // The same pose by another name of the same frame, at twice the size, into a folder.
+    let jpeg = output.with_extension("jpg");
+    let large = ["--frame", "pixels", "--size", "128x128", "--output", path(&jpeg)];
+    assert_eq!(render(&large).paths(), std::slice::from_ref(&jpeg));
+    let bytes = std::fs::read(&jpeg).expect("a picture");
+    assert_eq!(image::guess_format(&bytes).expect("a picture"), image::ImageFormat::Jpeg);
     let folder = scratch("rendered");
     let large = ["--frame", "pixels:128x128", "--size", "256x256", "--output", path(&folder)];
     let file = folder.join("stand.png");

@@ -375,3 +375,31 @@ fn captions_own_templates_phrases_and_random_starts_are_taken() {
     train(&other, &["--init-random", "--class=", "--lr", "0", "--seed", "2"]).paths();
     assert_ne!(vectors(&one), vectors(&other));
 }
+
+#[test]
+fn a_seed_of_64_bits_trains_and_goes_on() {
+    let out = scratch("large-seed");
+    let seed = ["--seed", "18446744073709551615"];
+    train(&out, &seed).paths();
+    let config = fs::read_to_string(out.join("config.toml")).expect("a configuration");
+    assert!(config.contains("seed = \"18446744073709551615\""), "{config}");
+    let longer = ["--steps", "3", "--resume"];
+    train(&out, &[&seed[..], &longer].concat()).paths();
+    let other = train(&out, &["--seed", "9223372036854775807", "--steps", "4", "--resume"]);
+    other.refused(2, &[]);
+    let refused = train(&scratch("no-seed"), &["--seed", "-1"]);
+    assert!(refused.code == 2 && refused.err.contains("from 0 to"), "{}", refused.err);
+}
+
+#[test]
+fn negative_numbers_are_values_and_told_as_such() {
+    let out = scratch("negative");
+    train(&out, &["--lr", "-1"]).refused(2, &["learning_rate is -1; give"]);
+    train(&out, &["--lr", "-1e-3"]).refused(2, &["learning_rate is -0.001; give"]);
+    train(&out, &["--max-grad-norm", "-0.5"]).refused(2, &["max_grad_norm is -0.5; give"]);
+    for flag in ["--steps", "--batch-size", "--resolution", "--vectors"] {
+        let run = train(&out, &[flag, "-8"]);
+        let said = run.err.contains(&format!("invalid value '-8' for '{flag}"));
+        assert!(run.code == 2 && said, "{}", run.err);
+    }
+}

@@ -86,9 +86,6 @@ pub struct TrainConfig {
     pub core: Option<CoreConfig>,
 }
 
-/// The most samples of an optimiser step that a run is planned for.
-pub(crate) const MOST_SAMPLES: u64 = 1 << 16;
-
 /// Which step's concept a run's file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,13 +176,6 @@ impl TrainConfig {
             if value == 0 {
                 return refuse(format!("{key} is 0; give 1 or more"));
             }
-        }
-        let samples = u64::from(self.batch_size) * u64::from(self.gradient_accumulation);
-        if samples > MOST_SAMPLES {
-            return refuse(format!(
-                "batch_size {} times gradient_accumulation {} is {samples} samples a step; give at most {MOST_SAMPLES}, 1 to 64 are usual",
-                self.batch_size, self.gradient_accumulation
-            ));
         }
         for (key, value) in [
             ("learning_rate", self.learning_rate),

@@ -32,7 +32,7 @@ pub enum PictureError {
     /// NaN or infinity among the pixels.
     #[error(
         "the decoded picture holds values that are not numbers; {}",
-        if *exact { "fetch the base again, its weights may be damaged" } else { "use --precision f32" }
+        if *exact { "fetch the base again or train the concept anew, whichever is damaged" } else { "use --precision f32" }
     )]
     NotFinite {
         /// Whether it was computed in f32 already.

@@ -16,7 +16,7 @@ use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
 use super::weights::PoseWeights;
 use super::{check_size, parse_size};
-use crate::config::{LrShape, MOST_SAMPLES, Table, Timesteps, layered};
+use crate::config::{LrShape, Table, Timesteps, layered};
 use crate::evaluate::clip_folder;
 use crate::train::Start;
 use crate::{Base, DeviceChoice, Error, Precision, base};
@@ -104,12 +104,7 @@ impl RunConfig {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
-        let samples = (self.batch_size as u64).saturating_mul(self.gradient_accumulation);
-        within(
-            &(..=MOST_SAMPLES),
-            &format!("at most {MOST_SAMPLES} samples a step"),
-            &[("batch_size times gradient_accumulation", samples)],
-        )?;
+        within(&(..=4096), "at most 4096", &[("batch_size", self.batch_size)])?;
         Ok(PoseRun {
             output: self.output.clone(),
             config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
