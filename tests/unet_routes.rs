@@ -42,6 +42,7 @@ fn a_constant_residual_and_a_time_bias_are_biases_of_their_layers() {
         context: CrossAttnContext::Shared(KeyValue::same(context.shallow_clone())),
         time_bias: time.map(|time| time.expand([2, -1], false)),
         stem_residual: stem.map(|stem| stem.view([1, -1, 1, 1]).expand([2, -1, 8, 8], false)),
+        guidance: None,
     };
     let timesteps = Tensor::from_slice(&[7i64, 640]);
     let forward = |conditioning: &Conditioning| unet.forward(&latents, &timesteps, conditioning);

@@ -1,6 +1,6 @@
 //! What can be wrong with a model on disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A model folder, weight file, configuration or tokenizer that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum ModelError {
         what: String,
     },
     /// A configuration that names something these networks do not have.
-    #[error("{part}: {key} is {found}, but only {expected} is supported")]
+    #[error("{part}/config.json: {key} is {found}, but only {expected} is supported")]
     Unsupported {
         /// The part of the model (`unet`, `vae`, ...).
         part: &'static str,
@@ -74,11 +74,24 @@ impl From<tch::TchError> for ModelError {
 }
 
 impl ModelError {
-    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+    /// A failure to read `path`; of a link without anything behind it, that it is one.
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        let missing = source.kind() == std::io::ErrorKind::NotFound;
+        let dangling = if missing { Self::dangling(path) } else { None };
+        dangling.unwrap_or_else(|| Self::Io { path: path.to_owned(), source })
     }
 
-    pub(crate) fn invalid(path: &std::path::Path, what: impl Into<String>) -> Self {
+    /// That `path` is a link without anything behind it, where it is one.
+    pub(crate) fn dangling(path: &Path) -> Option<Self> {
+        let target = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
+        let what = format!(
+            "a link to {}, where nothing is; its cache is incomplete, so fetch the model again",
+            target.display()
+        );
+        Some(Self::invalid(path, what))
+    }
+
+    pub(crate) fn invalid(path: &Path, what: impl Into<String>) -> Self {
         Self::Invalid { path: path.to_owned(), what: what.into() }
     }
 }

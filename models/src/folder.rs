@@ -2,22 +2,21 @@
 //!
 //! Opening reads configurations only; each part's weights are read when it is asked for.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use crate::ModelError;
-use crate::clip::{ClipText, ClipTextConfig};
+use crate::clip::{self, ClipText, ClipTextConfig};
+use crate::config::some_of;
 use crate::params::{ParamSource, Params};
-use crate::schedule::ScheduleConfig;
+use crate::schedule::{NoiseSchedule, ScheduleConfig};
 use crate::tokenizer::Tokenizer;
-use crate::unet::{UNet, UNetConfig};
-use crate::vae::{Vae, VaeConfig};
-use crate::weights::{Checkpoint, weight_files};
+use crate::unet::{self, UNet, UNetConfig};
+use crate::vae::{self, Vae, VaeConfig};
+use crate::weights::{Checkpoint, variants, weight_files};
 
 /// The parts of a model that have weights, and the stem of their files.
 const PARTS: [(&str, &str); 3] = [
@@ -31,6 +30,7 @@ const PARTS: [(&str, &str); 3] = [
 pub struct ModelFolder {
     path: PathBuf,
     variant: Option<String>,
+    warnings: Vec<String>,
     /// Of the text encoder.
     pub text_encoder: ClipTextConfig,
     /// Of the U-Net.
@@ -63,6 +63,9 @@ impl ModelFolder {
         }
         for part in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
             if !path.join(part).is_dir() {
+                if let Some(error) = ModelError::dangling(&path.join(part)) {
+                    return Err(error);
+                }
                 let hint = "a model folder in the Hugging Face layout has unet/, vae/, text_encoder/, \
                             tokenizer/ and scheduler/";
                 return Err(missing(&format!("the folder {part}/"), hint));
@@ -73,26 +76,29 @@ impl ModelFolder {
                 "a model with two text encoders (SDXL); Stable Diffusion 1.x and 2.x are supported";
             return Err(ModelError::invalid(path, what));
         }
+        let (text_encoder, of_text) =
+            clip::TEXT_CLASS.read(&path.join("text_encoder/config.json"))?;
+        let (unet, of_unet) = unet::CLASS.read(&path.join("unet/config.json"))?;
+        let (vae, of_vae) = vae::CLASS.read(&path.join("vae/config.json"))?;
+        let (scheduler, of_scheduler) =
+            ScheduleConfig::read(&path.join("scheduler/scheduler_config.json"))?;
+        let mut warnings: Vec<String> =
+            [of_text, of_unet, of_vae, of_scheduler].into_iter().flatten().collect();
+        if let Some(variant) = variant {
+            warnings.extend(lacking(path, variant)?);
+        }
         let folder = Self {
             path: path.to_owned(),
             variant: variant.map(str::to_owned),
-            text_encoder: read_config(&path.join("text_encoder/config.json"))?,
-            unet: read_config(&path.join("unet/config.json"))?,
-            vae: read_config(&path.join("vae/config.json"))?,
-            scheduler: read_scheduler(&path.join("scheduler/scheduler_config.json"))?,
+            warnings,
+            text_encoder,
+            unet,
+            vae,
+            scheduler,
         };
+        folder.text_encoder.check()?;
         folder.unet.check()?;
         folder.vae.check()?;
-        let (width, heads) =
-            (folder.text_encoder.hidden_size, folder.text_encoder.num_attention_heads);
-        if width % heads != 0 {
-            return Err(ModelError::Unsupported {
-                part: "text_encoder",
-                key: "num_attention_heads",
-                found: heads.to_string(),
-                expected: "a number that divides hidden_size",
-            });
-        }
         let (latents, unet) = (folder.vae.latent_channels, &folder.unet);
         if unet.in_channels != latents || unet.out_channels != latents {
             let what = format!(
@@ -122,12 +128,51 @@ impl ModelFolder {
         full.file_name().unwrap_or(full.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// Reads the tables of contents of all weight files, so that damaged ones are found before any work.
+    /// What the user should know of the configurations.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Finds what would stop any work with this base: a damaged weight file, a tensor that is missing or of another
+    /// shape than its configuration says, a tokenizer of another model, a schedule without noise. Of the weights only
+    /// the tables of contents are read.
     pub fn check_weights(&self) -> Result<(), ModelError> {
-        for (part, stem) in PARTS {
-            self.checkpoint(part, stem, Kind::Float, Device::Cpu)?;
+        type Build<'a> = &'a dyn Fn(&Params);
+        let builds: [Build; 3] = [
+            &|params| drop(ClipText::new(params, &self.text_encoder)),
+            &|params| drop(UNet::new(params, &self.unet)),
+            &|params| drop(Vae::new(params, &self.vae)),
+        ];
+        for ((part, stem), build) in PARTS.into_iter().zip(builds) {
+            let outline = self.checkpoint(part, stem, Kind::Float, Device::Cpu)?.outline();
+            build(&Params::root(&outline));
+            outline.report()?.require_complete()?;
+            if part == "text_encoder" {
+                let rows = outline.shape(&token_table_name(&outline)).map_or(0, |shape| shape[0]);
+                self.check_tokenizer(rows)?;
+            }
         }
+        NoiseSchedule::new(&self.scheduler)
+            .map_err(|e| ModelError::invalid(&self.path.join("scheduler"), e.to_string()))?;
         Ok(())
+    }
+
+    /// Refuses a tokenizer whose ids or prompts the text encoder, with a table of `rows`, has no vectors for.
+    fn check_tokenizer(&self, rows: i64) -> Result<(), ModelError> {
+        let tokenizer = self.tokenizer()?;
+        let (ids, length) = (tokenizer.ids(), tokenizer.length() as i64);
+        let positions = self.text_encoder.max_position_embeddings;
+        let what = if rows < ids {
+            format!("has {ids} tokens, but the text encoder knows {rows}")
+        } else if length > positions {
+            format!(
+                "makes prompts of {length} tokens, but the text encoder has {positions} positions"
+            )
+        } else {
+            return Ok(());
+        };
+        let what = format!("the tokenizer {what}; use parts that belong together");
+        Err(ModelError::invalid(&self.path, what))
     }
 
     /// The files of all weights, by which two bases are told apart.
@@ -155,13 +200,7 @@ impl ModelFolder {
         let weights = self.checkpoint("text_encoder", "model", kind, device)?;
         let network = ClipText::new(&Params::root(&weights), &self.text_encoder);
         weights.report()?.require_complete()?;
-        let (rows, ids) = (network.token_table().size()[0], self.tokenizer()?.ids());
-        if rows < ids {
-            let what = format!(
-                "the tokenizer has {ids} tokens, but the text encoder knows {rows}; use parts that belong together"
-            );
-            return Err(ModelError::invalid(&self.path, what));
-        }
+        self.check_tokenizer(network.token_table().size()[0])?;
         Ok(network)
     }
 
@@ -221,87 +260,39 @@ impl ModelFolder {
     }
 }
 
+/// A warning about the parts that have no weights of this variant, whose plain ones are read instead; an error where no
+/// part has any.
+fn lacking(path: &Path, variant: &str) -> Result<Option<String>, ModelError> {
+    let (mut without, mut there) = (Vec::new(), BTreeSet::new());
+    for (part, stem) in PARTS {
+        let variants = variants(&path.join(part), stem)?;
+        if !variants.contains(variant) {
+            without.push(part.to_owned());
+        }
+        there.extend(variants);
+    }
+    if without.len() == PARTS.len() {
+        let there: Vec<String> = there.into_iter().collect();
+        let hint = match &there[..] {
+            [] => "its weights have no variants, so leave --variant out".to_owned(),
+            all => {
+                format!("there are {}, so name one of them or leave --variant out", some_of(all))
+            }
+        };
+        let what = format!("the variant {variant} of the weights");
+        return Err(ModelError::Missing { path: path.to_owned(), what, hint });
+    }
+    Ok((!without.is_empty()).then(|| {
+        format!(
+            "{}: no variant {variant} of {}; the plain weights are used",
+            path.display(),
+            some_of(&without)
+        )
+    }))
+}
+
 /// transformers 5 dropped the prefix that the published files have.
 fn token_table_name(weights: &Checkpoint) -> String {
     let key = "embeddings.token_embedding.weight";
     if weights.shape(key).is_some() { key.to_owned() } else { format!("text_model.{key}") }
-}
-
-/// Python writes infinities into this file, which are no JSON; the schedule reads it itself.
-fn read_scheduler(path: &Path) -> Result<ScheduleConfig, ModelError> {
-    let text = torch_ext::file::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
-    if !text.trim_start().starts_with('{') {
-        return Err(ModelError::invalid(path, "not a scheduler's configuration; fetch it again"));
-    }
-    ScheduleConfig::from_json(&text).map_err(|e| ModelError::invalid(path, e.to_string()))
-}
-
-/// What transformers calls the kind of model that a `config.json` is of, before anything else of it is read; empty where
-/// it does not say.
-pub(crate) fn model_type(path: &Path) -> Result<String, ModelError> {
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(default)]
-        model_type: String,
-    }
-    read_config(path).map(|named: Named| named.model_type)
-}
-
-/// Reads a configuration; numbers that become sizes of tensors are checked, at every depth.
-pub(crate) fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
-    let text = torch_ext::file::read_to_string(path).map_err(|e| ModelError::io(path, e))?;
-    let invalid = |e: serde_json::Error| {
-        let what = format!("not the configuration that was expected ({e}); fetch it again");
-        ModelError::invalid(path, what)
-    };
-    let value: Value = serde_json::from_str(&text).map_err(invalid)?;
-    if let Some((key, size)) = wrong_size(&value) {
-        let what = format!(
-            "{key} is {size}, but sizes from 1 to {LARGEST_SIZE} were expected; fetch it again"
-        );
-        return Err(ModelError::invalid(path, what));
-    }
-    serde_json::from_value(value).map_err(invalid)
-}
-
-/// Far above any network of this kind, far below what overflows.
-const LARGEST_SIZE: i64 = 1 << 20;
-
-/// Keys whose numbers become shapes of tensors: checked once here, so that no network is built of zeros.
-const SIZES: [&str; 18] = [
-    "attention_head_dim",
-    "block_out_channels",
-    "cross_attention_dim",
-    "hidden_size",
-    "image_size",
-    "in_channels",
-    "intermediate_size",
-    "latent_channels",
-    "layers_per_block",
-    "max_position_embeddings",
-    "norm_num_groups",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "out_channels",
-    "patch_size",
-    "projection_dim",
-    "sample_size",
-    "vocab_size",
-];
-
-/// The first key that has to be a size and is none, in this object or one inside it.
-fn wrong_size(value: &Value) -> Option<(&str, &Value)> {
-    value.as_object()?.iter().find_map(|(key, value)| match value {
-        Value::Object(_) => wrong_size(value),
-        _ => (SIZES.contains(&key.as_str()) && !is_size(value)).then_some((key.as_str(), value)),
-    })
-}
-
-/// A number in range, a list of such, or nothing.
-fn is_size(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(all) => !all.is_empty() && all.iter().all(is_size),
-        number => number.as_i64().is_some_and(|n| (1..=LARGEST_SIZE).contains(&n)),
-    }
 }

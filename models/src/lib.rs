@@ -6,6 +6,7 @@
 //! a layer's field is its key in the checkpoint.
 
 pub mod clip;
+mod config;
 mod error;
 pub mod folder;
 pub mod fresh;

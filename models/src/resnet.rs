@@ -13,6 +13,8 @@ pub(crate) struct ResnetBlock2D {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    /// Divides the sum of both ways.
+    output_scale: f64,
 }
 
 /// The norms of a residual block.
@@ -39,7 +41,13 @@ impl ResnetBlock2D {
             conv2: Conv2d::new(&params.pp("conv2"), outputs, outputs, 3),
             conv_shortcut: (inputs != outputs)
                 .then(|| Conv2d::new(&params.pp("conv_shortcut"), inputs, outputs, 1)),
+            output_scale: 1.0,
         }
+    }
+
+    /// The same block with its result divided by `scale`.
+    pub(crate) fn scaled_down(self, scale: f64) -> Self {
+        Self { output_scale: scale, ..self }
     }
 
     /// `x` `[B, inputs, H, W]` and the time embedding `[B, T]` to `[B, outputs, H, W]`.
@@ -49,10 +57,32 @@ impl ResnetBlock2D {
             h += project.forward(&time.silu()).unsqueeze(-1).unsqueeze(-1); // [B, outputs, 1, 1]
         }
         let h = self.conv2.forward(&silu(self.norm2.forward(&h)));
-        match &self.conv_shortcut {
+        let h = match &self.conv_shortcut {
             Some(shortcut) => add(h, &shortcut.forward(x)),
             None => add(h, x),
+        };
+        if (self.output_scale - 1.0).abs() < f64::EPSILON { h } else { h / self.output_scale }
+    }
+}
+
+/// `Downsample2D`: a convolution with stride 2.
+pub(crate) struct Downsample2D {
+    conv: Conv2d,
+    padding: i64,
+}
+
+impl Downsample2D {
+    pub(crate) fn new(params: &Params, channels: i64, padding: i64) -> Self {
+        let conv = Conv2d::strided(&params.pp("conv"), channels, channels, 3, 2, padding);
+        Self { conv, padding }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        if self.padding > 0 {
+            return self.conv.forward(x);
         }
+        // One row below, one column to the right: networks without padding were trained so.
+        self.conv.forward(&x.constant_pad_nd([0, 1, 0, 1]))
     }
 }
 

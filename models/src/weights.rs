@@ -2,23 +2,26 @@
 //!
 //! A tensor goes from the memory map to its kind and device in one copy; nothing is initialised first.
 
+mod files;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError, View};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 use torch_ext::{TensorFile, TorchError};
 
 use crate::ModelError;
 use crate::params::ParamSource;
+
+pub(crate) use files::variants;
+pub use files::weight_files;
 
 /// One tensor on disk.
 struct Entry {
@@ -36,6 +39,8 @@ pub struct Checkpoint {
     entries: HashMap<String, Entry>,
     kind: Kind,
     device: Device,
+    /// Whether tensors are looked up only, and none is read.
+    outline: bool,
     taken: RefCell<BTreeSet<String>>,
     misses: RefCell<Vec<Miss>>,
     failure: RefCell<Option<ModelError>>,
@@ -50,7 +55,7 @@ pub struct Miss {
     pub expected: Vec<i64>,
     /// The shape it has on disk, where the name exists.
     pub found: Option<Vec<i64>>,
-    /// The most similar name that nothing has asked for.
+    /// The most similar name that nothing has asked for, looked for where the miss will be named.
     pub nearest: Option<String>,
 }
 
@@ -67,6 +72,9 @@ pub struct LoadReport {
     /// The folder of a component, or a file that stands alone.
     from: PathBuf,
 }
+
+/// How many of the missing tensors an error names.
+const NAMED: usize = 5;
 
 impl LoadReport {
     /// Refuses a network with missing tensors; the error names them and the nearest key for each.
@@ -85,7 +93,7 @@ impl LoadReport {
             }
             (None, None) => format!("{} {:?}", miss.name, miss.expected),
         };
-        let mut named: Vec<String> = self.missing.iter().take(5).map(describe).collect();
+        let mut named: Vec<String> = self.missing.iter().take(NAMED).map(describe).collect();
         if self.missing.len() > named.len() {
             named.push(format!("and {} more", self.missing.len() - named.len()));
         }
@@ -102,12 +110,6 @@ impl LoadReport {
             named.join(", "),
         )))
     }
-}
-
-/// `….safetensors.index.json`.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
@@ -151,10 +153,18 @@ impl Checkpoint {
             entries,
             kind,
             device,
+            outline: false,
             taken: RefCell::default(),
             misses: RefCell::default(),
             failure: RefCell::default(),
         })
+    }
+
+    /// The same files as a source that only looks tensors up: a network built from it computes nothing and takes no
+    /// memory, and [`Checkpoint::report`] tells whether all of its tensors are there.
+    #[must_use]
+    pub fn outline(self) -> Self {
+        Self { outline: true, ..self }
     }
 
     /// The numbers in all tensors, read from the tables of contents.
@@ -172,7 +182,7 @@ impl Checkpoint {
             self.entries.keys().filter(|name| !taken.contains(*name)).cloned().collect();
         unused.sort();
         let mut missing = self.misses.borrow().clone();
-        for miss in &mut missing {
+        for miss in missing.iter_mut().take(NAMED) {
             let closeness =
                 |name: &&String| (strsim::normalized_levenshtein(&miss.name, name) * 1e6) as u64;
             let alike = unused.iter().filter(|name| closeness(name) > 500_000);
@@ -213,24 +223,26 @@ impl Checkpoint {
 
 impl ParamSource for Checkpoint {
     fn parameter(&self, name: &str, shape: &[i64]) -> Tensor {
-        let zeros = || Tensor::zeros(shape, (self.kind, self.device));
         let miss =
             |found| Miss { name: name.to_owned(), expected: shape.to_vec(), found, nearest: None };
         let Some(entry) = self.entries.get(name) else {
             self.misses.borrow_mut().push(miss(None));
-            return zeros();
+            return placeholder(shape, self.kind);
         };
         self.taken.borrow_mut().insert(name.to_owned());
         // A 1×1 convolution and a linear layer are the same numbers; files disagree on which it is.
         if without_ones(&entry.shape) != without_ones(shape) {
             self.misses.borrow_mut().push(miss(Some(entry.shape.clone())));
-            return zeros();
+            return placeholder(shape, self.kind);
+        }
+        if self.outline {
+            return placeholder(shape, self.kind);
         }
         match self.read(entry, shape) {
             Ok(tensor) => tensor,
             Err(error) => {
                 self.failure.borrow_mut().get_or_insert(error);
-                zeros()
+                placeholder(shape, self.kind)
             }
         }
     }
@@ -246,6 +258,13 @@ impl ParamSource for Checkpoint {
     fn device(&self) -> Device {
         self.device
     }
+}
+
+/// A tensor of this shape in the memory of one number: a configuration may ask for any size that its weights do not
+/// have. It wants a gradient, so that no layer lays it out anew.
+fn placeholder(shape: &[i64], kind: Kind) -> Tensor {
+    let one = Tensor::zeros(vec![1; shape.len()], (kind, Device::Cpu));
+    one.expand(shape, false).set_requires_grad(true)
 }
 
 fn without_ones(shape: &[i64]) -> &[i64] {
@@ -265,6 +284,12 @@ fn read_header(
     }
     if weights.bytes(0..POINTER.len()).is_ok_and(|start| start == POINTER) {
         let what = "a Git LFS pointer and not the weights; run `git lfs pull` in the model folder";
+        return Err(ModelError::invalid(path, what));
+    }
+    let start = weights.bytes(0..weights.length().min(4));
+    if start.is_ok_and(|start| start == b"PK\x03\x04" || matches!(start[..], [0x80, 2..=5, ..])) {
+        let what = "pickled weights under the name of safetensors, which are never opened; save them with Python's \
+                    `safetensors.torch.save_file`";
         return Err(ModelError::invalid(path, what));
     }
     let (data, contents) = table_of_contents(weights).map_err(|e| {
@@ -315,84 +340,6 @@ pub fn table_of_contents(file: &TensorFile) -> Result<(usize, Metadata), SafeTen
         return Err(SafeTensorError::MetadataIncompleteBuffer);
     }
     Ok((data, contents))
-}
-
-/// `fp16` of `stem.fp16.safetensors` and of the names that an index of shards has had.
-fn variant_of<'a>(name: &'a str, stem: &str) -> Option<&'a str> {
-    let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
-    let between = |prefix: &str, suffix: &str| rest.strip_prefix(prefix)?.strip_suffix(suffix);
-    between("safetensors.index.", ".json")
-        .or_else(|| between("safetensors.", ".index.json"))
-        .or_else(|| between("", ".safetensors.index.json"))
-        .or_else(|| between("", ".safetensors").filter(|variant| !variant.contains("-of-")))
-}
-
-/// The files that hold the weights: the named variant, else the plain file, else the only variant there is.
-pub fn weight_files(
-    folder: &Path,
-    stem: &str,
-    variant: Option<&str>,
-) -> Result<Vec<PathBuf>, ModelError> {
-    let names: BTreeSet<String> = fs::read_dir(folder)
-        .map_err(|e| ModelError::io(folder, e))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let candidates = |variant: Option<&str>| match variant {
-        Some(v) => vec![
-            format!("{stem}.{v}.safetensors"),
-            format!("{stem}.safetensors.index.{v}.json"),
-            format!("{stem}.{v}.safetensors.index.json"),
-            format!("{stem}.safetensors.{v}.index.json"),
-        ],
-        None => vec![format!("{stem}.safetensors"), format!("{stem}.safetensors.index.json")],
-    };
-    let find = |variant| candidates(variant).into_iter().find(|name| names.contains(name));
-    let only_variant = || {
-        let variants: BTreeSet<&str> =
-            names.iter().filter_map(|name| variant_of(name, stem)).collect();
-        let mut variants = variants.into_iter();
-        match (variants.next(), variants.next()) {
-            (Some(variant), None) => find(Some(variant)),
-            _ => None,
-        }
-    };
-    let found = match variant {
-        Some(v) => find(Some(v)).or_else(|| find(None)),
-        None => find(None).or_else(only_variant),
-    };
-    let Some(found) = found else {
-        let pickled = names.iter().any(|n| n.ends_with(".bin") || n.ends_with(".ckpt"));
-        let hint = if pickled {
-            "only pickled weights are here, which are never opened; convert them with Python: \
-             `StableDiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`"
-        } else {
-            "fetch the model's safetensors files again"
-        };
-        return Err(ModelError::Missing {
-            path: folder.to_owned(),
-            what: format!("{stem}.safetensors"),
-            hint: hint.to_owned(),
-        });
-    };
-    if !found.ends_with(".json") {
-        return Ok(vec![folder.join(found)]);
-    }
-    let path = folder.join(&found);
-    let text = torch_ext::file::read_to_string(&path).map_err(|e| ModelError::io(&path, e))?;
-    let index: ShardIndex = serde_json::from_str(&text)
-        .map_err(|e| ModelError::invalid(&path, format!("not a shard index: {e}")))?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    for shard in &shards {
-        // An index is data from elsewhere; it may only name its neighbours.
-        if Path::new(shard).components().count() != 1 || !names.contains(shard) {
-            return Err(ModelError::Missing {
-                path: folder.join(shard),
-                what: format!("a shard that {found} names"),
-                hint: "fetch the model again".into(),
-            });
-        }
-    }
-    Ok(shards.into_iter().map(|shard| folder.join(shard)).collect())
 }
 
 /// Writes tensors by name as they are, f32, f16 or bf16.
@@ -458,41 +405,5 @@ impl View for Leaving {
 
     fn data_len(&self) -> usize {
         self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_of_a_variant_tells_it() {
-        let cases = [
-            ("model.fp16.safetensors", Some("fp16")),
-            ("model.safetensors.index.fp16.json", Some("fp16")),
-            ("model.fp16.safetensors.index.json", Some("fp16")),
-            ("model.safetensors.fp16.index.json", Some("fp16")),
-            ("model.fp16-00001-of-00002.safetensors", None),
-            ("model.safetensors", None),
-            ("model.safetensors.index.json", None),
-            ("config.json", None),
-        ];
-        for (name, variant) in cases {
-            assert_eq!(variant_of(name, "model"), variant, "{name}");
-        }
-    }
-
-    #[test]
-    fn shards_of_the_only_variant_are_found_without_naming_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let shards =
-            ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"];
-        for shard in shards {
-            fs::write(folder.path().join(shard), "").unwrap();
-        }
-        let index = format!(r#"{{"weight_map": {{"a": "{}", "b": "{}"}}}}"#, shards[0], shards[1]);
-        fs::write(folder.path().join("model.safetensors.index.fp16.json"), index).unwrap();
-        let found = weight_files(folder.path(), "model", None).unwrap();
-        assert_eq!(found, shards.map(|shard| folder.path().join(shard)));
     }
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
 use crate::ModelError;
-use crate::folder::{model_type, read_config};
+use crate::config::{model_type, read_config};
 use crate::params::Params;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Checkpoint;
@@ -46,11 +46,14 @@ impl ClipConfig {
         ];
         if let Some((width, heads)) = heads.iter().find(|(width, heads)| width % heads != 0) {
             let what = format!("a tower is {width} wide, which its {heads} heads do not divide");
-            return Err(ModelError::invalid(&path, what + "; fetch it again"));
+            return Err(ModelError::invalid(
+                &path,
+                what + "; use the file that came with the weights",
+            ));
         }
         if vision.patch_size > vision.image_size {
             let what = format!(
-                "patches of {} pixels do not fit into pictures of {}; fetch it again",
+                "patches of {} pixels do not fit into pictures of {}; use the file that came with the weights",
                 vision.patch_size, vision.image_size
             );
             return Err(ModelError::invalid(&path, what));

@@ -11,4 +11,5 @@ pub use joint::{Clip, ClipConfig, tokenizer_folder};
 pub use preparation::PicturePreparation;
 pub(crate) use preparation::{CLIP_MEAN, CLIP_STD};
 pub use resample::resize;
+pub(crate) use text::CLASS as TEXT_CLASS;
 pub use text::{ClipText, ClipTextConfig};

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::resample::resize;
 use crate::ModelError;
-use crate::folder::read_config;
+use crate::config::read_config;
 
 /// The mean and deviation of the channels in CLIP's own training, for folders without `preprocessor_config.json`.
 pub(crate) const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -99,7 +99,7 @@ impl PicturePreparation {
             );
         }
         if !file.image_std.iter().all(|std| *std > 0.0) {
-            return refuse("image_std holds a number that is not above 0; fetch it again".into());
+            return refuse("image_std holds a number that is not above 0; use the file that came with the weights".into());
         }
         let crop = match file.crop_size {
             None => side,

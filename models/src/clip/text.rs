@@ -3,12 +3,15 @@
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
+use crate::ModelError;
+use crate::config::{Class, DEEPEST, MOST_TOKENS, Rule, WIDEST};
 use crate::layers::{Activation, LayerNorm};
 use crate::params::Params;
 use crate::transformer::{self, Block, BlockConfig};
 
-/// `text_encoder/config.json`.
+/// `text_encoder/config.json`; what is absent has transformers' default.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
 pub struct ClipTextConfig {
     /// D, the width of token vectors and of the context.
     pub hidden_size: i64,
@@ -19,26 +22,63 @@ pub struct ClipTextConfig {
     /// Attention heads.
     pub num_attention_heads: i64,
     /// The perceptron's non-linearity.
-    #[serde(default = "quick_gelu")]
     pub hidden_act: Activation,
     /// S, the length of every prompt.
-    #[serde(default = "seventy_seven")]
     pub max_position_embeddings: i64,
     /// Rows of the token table where the checkpoint does not say otherwise.
     pub vocab_size: i64,
     /// Of the layer norms.
-    #[serde(default = "eps")]
     pub layer_norm_eps: f64,
 }
 
-fn quick_gelu() -> Activation {
-    Activation::QuickGelu
+impl Default for ClipTextConfig {
+    /// Those of transformers' class.
+    fn default() -> Self {
+        Self {
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            hidden_act: Activation::QuickGelu,
+            max_position_embeddings: 77,
+            vocab_size: 49_408,
+            layer_norm_eps: 1e-5,
+        }
+    }
 }
-fn seventy_seven() -> i64 {
-    77
-}
-fn eps() -> f64 {
-    1e-5
+
+/// What transformers' class knows; it keeps any other key in silence.
+pub(crate) const CLASS: Class = Class {
+    name: "",
+    tells: false,
+    keys: &[
+        ("model_type", Rule::Word(&["clip_text_model", "clip"])),
+        ("hidden_size", Rule::Whole(1, WIDEST)),
+        ("intermediate_size", Rule::Whole(1, WIDEST)),
+        ("num_hidden_layers", Rule::Whole(1, DEEPEST)),
+        ("num_attention_heads", Rule::Whole(1, WIDEST)),
+        ("hidden_act", Rule::Word(&["quick_gelu", "gelu"])),
+        ("max_position_embeddings", Rule::Whole(1, WIDEST)),
+        ("vocab_size", Rule::Whole(1, MOST_TOKENS)),
+        ("layer_norm_eps", Rule::Number(0.0, 1.0)),
+        // `StableDiffusionPipeline` would hide the padding from the text encoder.
+        ("use_attention_mask", Rule::Unset),
+    ],
+};
+
+impl ClipTextConfig {
+    /// Refuses parts that do not fit together, naming the key; each key alone was checked when the file was read.
+    pub fn check(&self) -> Result<(), ModelError> {
+        if self.hidden_size % self.num_attention_heads == 0 {
+            return Ok(());
+        }
+        Err(ModelError::Unsupported {
+            part: "text_encoder",
+            key: "num_attention_heads",
+            found: self.num_attention_heads.to_string(),
+            expected: "a number that divides hidden_size",
+        })
+    }
 }
 
 /// The text encoder. Shapes: B prompts, S = 77 tokens, D width.

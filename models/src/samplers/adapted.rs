@@ -30,10 +30,8 @@ impl Adapted {
             return Err(s.refuse_karras());
         }
         if s.spacing != TimestepSpacing::Linspace {
-            return Err(s.refuse(
-                "the leading or trailing spacing of timesteps",
-                "ask for linspace spacing or choose another sampler",
-            ));
+            let setting = format!("the {} spacing of timesteps", s.spacing.name());
+            return Err(s.refuse(setting, "take --spacing linspace or another --sampler"));
         }
         if s.config.trained_betas.is_some() {
             return Err(s.refuse("trained_betas", "choose another sampler"));
@@ -43,7 +41,7 @@ impl Adapted {
             return Err(ScheduleError::Steps {
                 sampler: s.kind.name(),
                 steps: s.steps,
-                expected: "expected at least 2".into(),
+                expected: "expected at least 2: take more --steps or another --sampler".into(),
             });
         }
         let beta_schedule = match s.config.beta_schedule {

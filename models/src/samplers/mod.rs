@@ -321,13 +321,13 @@ mod tests {
                     file(),
                     SamplerConfig { spacing: Some(TimestepSpacing::Trailing), ..said() },
                     10,
-                    "ask for linspace spacing",
+                    "take --spacing linspace",
                 ),
                 (
                     ScheduleConfig { timestep_spacing: Some(TimestepSpacing::Leading), ..file() },
                     said(),
                     10,
-                    "ask for linspace spacing",
+                    "take --spacing linspace",
                 ),
                 (file(), SamplerConfig { karras: Some(true), ..said() }, 10, "Karras noise levels"),
                 (

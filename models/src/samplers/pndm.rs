@@ -61,9 +61,10 @@ impl Pndm {
                 return Err(ScheduleError::Steps {
                     sampler: s.kind.name(),
                     steps: s.steps,
-                    expected: "expected at least 4 as it begins with Runge-Kutta; \
-                               or set skip_prk_steps in the scheduler's configuration"
-                        .into(),
+                    expected:
+                        "expected at least 4, since it begins with Runge-Kutta: take more --steps \
+                               or another --sampler"
+                            .into(),
                 });
             };
             for (from, to) in [(first, second), (second, third), (third, fourth)] {

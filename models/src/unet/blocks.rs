@@ -7,10 +7,8 @@ use tch::Tensor;
 use super::attention::Transformer2D;
 use super::conditioning::{AttnProbe, CrossAttnContext, KeyValue, LayerIds};
 use super::config::UNetConfig;
-
-use crate::layers::Conv2d;
 use crate::params::Params;
-use crate::resnet::{Norm, ResnetBlock2D, Upsample2D};
+use crate::resnet::{Downsample2D, Norm, ResnetBlock2D, Upsample2D};
 
 /// What every block of one pass shares.
 pub(crate) struct Pass<'a, 'p> {
@@ -52,17 +50,17 @@ impl Pass<'_, '_> {
     }
 }
 
-fn resnet(params: &Params, inputs: i64, outputs: i64, config: &UNetConfig) -> Arc<ResnetBlock2D> {
+fn resnet(params: &Params, inputs: i64, outputs: i64, config: &UNetConfig) -> ResnetBlock2D {
     let time_width = Some(4 * config.block_out_channels[0]);
     let norm = Norm { groups: config.norm_num_groups, eps: config.norm_eps };
-    Arc::new(ResnetBlock2D::new(params, inputs, outputs, time_width, norm))
+    ResnetBlock2D::new(params, inputs, outputs, time_width, norm)
 }
 
 /// `DownBlock2D` or `CrossAttnDownBlock2D`.
 pub(crate) struct DownBlock {
     resnets: Vec<Arc<ResnetBlock2D>>,
     attentions: Vec<Arc<Transformer2D>>,
-    downsampler: Option<Conv2d>,
+    downsampler: Option<Downsample2D>,
 }
 
 impl DownBlock {
@@ -80,7 +78,7 @@ impl DownBlock {
         let resnets = (0..count).map(|i| {
             let inputs = if i == 0 { inputs } else { outputs };
             let params = params.pp("resnets").pp(i);
-            resnet(&params, inputs, outputs, config)
+            Arc::new(resnet(&params, inputs, outputs, config))
         });
         let attentions = (0..if attends { count } else { 0 }).map(|i| {
             let params = params.pp("attentions").pp(i);
@@ -90,7 +88,7 @@ impl DownBlock {
             resnets: resnets.collect(),
             attentions: attentions.collect(),
             downsampler: (!last).then(|| {
-                Conv2d::strided(&params.pp("downsamplers.0.conv"), outputs, outputs, 3, 2, 1)
+                Downsample2D::new(&params.pp("downsamplers.0"), outputs, config.downsample_padding)
             }),
         }
     }
@@ -104,8 +102,8 @@ impl DownBlock {
             }
             skips.push(x.shallow_clone());
         }
-        if let Some(conv) = &self.downsampler {
-            x = conv.forward(&x);
+        if let Some(downsampler) = &self.downsampler {
+            x = downsampler.forward(&x);
             skips.push(x.shallow_clone());
         }
         x
@@ -122,7 +120,10 @@ impl MidBlock {
     pub(crate) fn new(params: &Params, config: &UNetConfig, layers: &mut LayerIds) -> Self {
         let level = config.block_out_channels.len() - 1;
         let channels = config.block_out_channels[level];
-        let resnet = |i| resnet(&params.pp("resnets").pp(i), channels, channels, config);
+        let resnet = |i| {
+            let resnet = resnet(&params.pp("resnets").pp(i), channels, channels, config);
+            Arc::new(resnet.scaled_down(config.mid_block_scale_factor))
+        };
         let params = params.pp("attentions.0");
         let attention = Arc::new(Transformer2D::new(&params, config, level, channels, layers));
         Self { resnets: [resnet(0), resnet(1)], attention }
@@ -158,7 +159,7 @@ impl UpBlock {
         let resnets = skips.iter().enumerate().map(|(j, skip)| {
             let inputs = skip + if j == 0 { inputs } else { outputs };
             let params = params.pp("resnets").pp(j);
-            resnet(&params, inputs, outputs, config)
+            Arc::new(resnet(&params, inputs, outputs, config))
         });
         let attentions = (0..if attends { skips.len() } else { 0 }).map(|j| {
             let params = params.pp("attentions").pp(j);

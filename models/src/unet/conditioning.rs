@@ -106,7 +106,7 @@ impl CrossAttnContext {
 }
 
 /// The conditioning of a pass. Cross-attention, a bias on the time embedding and a residual after
-/// `conv_in` are enough for every method here.
+/// `conv_in` are enough for every method here; a scale of guidance is for networks that learnt guided predictions.
 #[derive(Debug)]
 pub struct Conditioning {
     /// What the cross-attention layers attend to.
@@ -115,12 +115,15 @@ pub struct Conditioning {
     pub time_bias: Option<Tensor>,
     /// Added after `conv_in`, `[B, channels, H, W]`.
     pub stem_residual: Option<Tensor>,
+    /// The scale of guidance that the prediction is to be of, for a network with `time_cond_proj_dim` (LCM: Luo et al.
+    /// 2023, section 4.2); others do not read it. `None` adds nothing to the timestep's encoding, as in training.
+    pub guidance: Option<f64>,
 }
 
 impl Conditioning {
     /// A context and nothing else.
     pub fn context(context: CrossAttnContext) -> Self {
-        Self { context, time_bias: None, stem_residual: None }
+        Self { context, time_bias: None, stem_residual: None, guidance: None }
     }
 
     /// Several conditionings one after the other along the batch; a part counts where all of them have it.
@@ -135,6 +138,7 @@ impl Conditioning {
             context: CrossAttnContext::cat(&contexts),
             time_bias: join(|part| part.time_bias.as_ref()),
             stem_residual: join(|part| part.stem_residual.as_ref()),
+            guidance: parts.first().and_then(|part| part.guidance),
         }
     }
 }

@@ -8,7 +8,8 @@ mod conditioning;
 mod config;
 
 pub use conditioning::{AttnProbe, Conditioning, CrossAttnContext, KeyValue, LayerId};
-pub use config::UNetConfig;
+pub(crate) use config::CLASS;
+pub use config::{TimeActivation, UNetConfig};
 
 use tch::{Device, Kind, Tensor};
 
@@ -20,8 +21,9 @@ use blocks::{DownBlock, MidBlock, Pass, UpBlock};
 pub struct UNet {
     conv_in: Conv2d,
     time_embedding: (Linear, Linear),
+    cond_proj: Option<Linear>,
     down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    mid_block: Option<MidBlock>,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -52,7 +54,8 @@ impl UNet {
                 DownBlock::new(&params, config, level, inputs, outputs, last, &mut layers)
             })
             .collect();
-        let mid_block = MidBlock::new(&params.pp("mid_block"), config, &mut layers);
+        let middle = config.mid_block_type.is_some();
+        let mid_block = middle.then(|| MidBlock::new(&params.pp("mid_block"), config, &mut layers));
         let mut inputs = channels[levels - 1];
         let up_blocks = (0..levels)
             .map(|i| {
@@ -72,6 +75,9 @@ impl UNet {
                 Linear::new(&time.pp("linear_1"), first, time_width),
                 Linear::new(&time.pp("linear_2"), time_width, time_width),
             ),
+            cond_proj: config
+                .time_cond_proj_dim
+                .map(|width| Linear::without_bias(&time.pp("cond_proj"), width, first)),
             down_blocks,
             mid_block,
             up_blocks,
@@ -141,7 +147,7 @@ impl UNet {
         self.run(latents, timesteps, cond, Some(probe))
     }
 
-    /// What the network sees in latents `[B, 4, H, W]`: the outputs of the middle block and of each decoder block,
+    /// What the network sees in latents `[B, 4, H, W]`: what enters the decoder and what leaves each of its blocks,
     /// innermost first, `[B, channels, h, w]` each. Source: Tang et al. 2023 (DIFT), section 3.
     pub fn features(
         &self,
@@ -166,7 +172,7 @@ impl UNet {
         self.conv_out.forward(&silu(self.conv_norm_out.forward(&x)))
     }
 
-    /// All levels; `seen` is shown the middle block's output and each decoder block's, the last of which returns.
+    /// All levels; `seen` is shown what enters the decoder and what leaves each of its blocks, the last of which returns.
     fn decode(
         &self,
         latents: &Tensor,
@@ -177,7 +183,7 @@ impl UNet {
     ) -> Tensor {
         let batch = latents.size()[0];
         let latents = torch_ext::channels_last(&latents.to_kind(self.kind));
-        let time = self.embed_time(timesteps, batch, cond.time_bias.as_ref());
+        let time = self.embed_time(timesteps, batch, cond);
         let mut x = self.conv_in.forward(&latents);
         if let Some(residual) = &cond.stem_residual {
             x += residual.to_kind(self.kind);
@@ -188,7 +194,9 @@ impl UNet {
         for block in &self.down_blocks {
             x = block.forward(&x, &mut skips, &mut pass);
         }
-        x = self.mid_block.forward(&x, &mut pass);
+        if let Some(block) = &self.mid_block {
+            x = block.forward(&x, &mut pass);
+        }
         seen(&x);
         for block in &self.up_blocks {
             x = block.forward(&x, &mut skips, &mut pass);
@@ -198,27 +206,39 @@ impl UNet {
     }
 
     /// Sinusoids of the timesteps through a two-layer perceptron, `[B, 4 · channels]`.
-    fn embed_time(&self, timesteps: &Tensor, batch: i64, bias: Option<&Tensor>) -> Tensor {
-        let width = self.config.block_out_channels[0];
-        let waves =
-            sinusoids(timesteps, width, self.config.flip_sin_to_cos, self.config.freq_shift);
-        let waves = waves.to_device(self.device).to_kind(self.kind);
+    fn embed_time(&self, timesteps: &Tensor, batch: i64, cond: &Conditioning) -> Tensor {
+        let config = &self.config;
+        let width = config.block_out_channels[0];
+        let waves = sinusoids(timesteps, width, config.flip_sin_to_cos, config.freq_shift);
+        let mut waves = waves.to_device(self.device).to_kind(self.kind);
+        if let (Some(project), Some(scale)) = (&self.cond_proj, cond.guidance) {
+            let scale = Tensor::from_slice(&[(scale - 1.0) as f32]) * 1000.0;
+            let scale = sinusoids(&scale, config.time_cond_proj_dim.unwrap_or(4), false, 1.0);
+            waves += project.forward(&scale.to_device(self.device).to_kind(self.kind));
+        }
         let hidden = self.time_embedding.0.forward(&waves).silu();
-        let time = self.time_embedding.1.forward(&hidden);
-        let time = match bias {
-            Some(bias) => time + bias.to_kind(self.kind), // one timestep may meet a bias for each sample
-            None => time,
-        };
+        let mut time = self.time_embedding.1.forward(&hidden);
+        if let Some(activation) = config.timestep_post_act {
+            time = activation.forward(&time);
+        }
+        if let Some(bias) = &cond.time_bias {
+            time = time + bias.to_kind(self.kind); // one timestep may meet a bias for each sample
+        }
+        if let Some(activation) = config.time_embedding_act_fn {
+            time = activation.forward(&time);
+        }
         time.expand([batch, -1], false)
     }
 }
 
-/// The transformer's positional encoding of timesteps, `[B]` to `[B, width]`, in f32.
-fn sinusoids(timesteps: &Tensor, width: i64, cosines_first: bool, freq_shift: f64) -> Tensor {
+/// The transformer's positional encoding of numbers, `[B]` to `[B, width]`, in f32; a last odd column is zero.
+fn sinusoids(numbers: &Tensor, width: i64, cosines_first: bool, freq_shift: f64) -> Tensor {
     let half = width / 2;
-    let exponent = Tensor::arange(half, (Kind::Float, timesteps.device()))
+    let exponent = Tensor::arange(half, (Kind::Float, numbers.device()))
         * (-(10_000f64.ln()) / (half as f64 - freq_shift));
-    let phase = timesteps.to_kind(Kind::Float).unsqueeze(-1) * exponent.exp(); // [B, half]
+    let phase = numbers.to_kind(Kind::Float).unsqueeze(-1) * exponent.exp(); // [B, half]
     let (sin, cos) = (phase.sin(), phase.cos());
-    if cosines_first { Tensor::cat(&[cos, sin], -1) } else { Tensor::cat(&[sin, cos], -1) }
+    let waves =
+        if cosines_first { Tensor::cat(&[cos, sin], -1) } else { Tensor::cat(&[sin, cos], -1) };
+    waves.constant_pad_nd([0, width % 2])
 }

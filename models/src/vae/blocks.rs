@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::VaeConfig;
 use crate::layers::{Conv2d, GroupNorm, Linear, attention, silu};
 use crate::params::Params;
-use crate::resnet::{Norm, ResnetBlock2D, Upsample2D};
+use crate::resnet::{Downsample2D, Norm, ResnetBlock2D, Upsample2D};
 
 const EPS: f64 = 1e-6;
 
@@ -80,7 +80,7 @@ impl Mid {
 
 pub(super) struct Encoder {
     conv_in: Conv2d,
-    down_blocks: Vec<(Vec<ResnetBlock2D>, Option<Conv2d>)>,
+    down_blocks: Vec<(Vec<ResnetBlock2D>, Option<Downsample2D>)>,
     mid_block: Mid,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -99,9 +99,8 @@ impl Encoder {
                     resnet(&params.pp("resnets").pp(i), inputs, outputs, config)
                 })
                 .collect();
-            let downsampler = (level != last).then(|| {
-                Conv2d::strided(&params.pp("downsamplers.0.conv"), outputs, outputs, 3, 2, 0)
-            });
+            let downsampler = (level != last)
+                .then(|| Downsample2D::new(&params.pp("downsamplers.0"), outputs, 0));
             (resnets, downsampler)
         };
         Self {
@@ -124,9 +123,8 @@ impl Encoder {
             for resnet in resnets {
                 x = resnet.forward(&x, None);
             }
-            if let Some(conv) = downsampler {
-                // One row below, one column to the right: the published models were trained so.
-                x = conv.forward(&x.constant_pad_nd([0, 1, 0, 1]));
+            if let Some(downsampler) = downsampler {
+                x = downsampler.forward(&x);
             }
         }
         let x = self.mid_block.forward(&x);

@@ -6,73 +6,89 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::ModelError;
+use crate::config::{Class, DEEPEST, Rule, WIDEST};
 use crate::layers::Conv2d;
 use crate::params::Params;
 use blocks::{Decoder, Encoder};
 
-/// `vae/config.json`.
+/// `vae/config.json`; what is absent has diffusers' default, but for `force_upcast`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
 pub struct VaeConfig {
     /// Channels of the picture.
-    #[serde(default = "three")]
     pub in_channels: i64,
     /// Channels of the reconstruction.
-    #[serde(default = "three")]
     pub out_channels: i64,
     /// Channels of the latents.
-    #[serde(default = "four")]
     pub latent_channels: i64,
     /// Channels at each level, outermost first.
     pub block_out_channels: Vec<i64>,
     /// Resnets a level in the encoder; one more in the decoder.
-    #[serde(default = "one")]
     pub layers_per_block: i64,
     /// Groups of the group norms.
-    #[serde(default = "thirty_two")]
     pub norm_num_groups: i64,
     /// Latents are multiplied by this before the U-Net sees them.
-    #[serde(default = "scaling_factor")]
     pub scaling_factor: f64,
     /// f16 overflows in it: run it in f32.
-    #[serde(default)]
     pub force_upcast: bool,
     /// A 1×1 convolution after the encoder.
-    #[serde(default = "yes")]
     pub use_quant_conv: bool,
     /// A 1×1 convolution before the decoder.
-    #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
     /// Self-attention in the middle.
-    #[serde(default = "yes")]
     pub mid_block_add_attention: bool,
 
-    #[serde(default)]
-    shift_factor: Option<f64>,
-    #[serde(default)]
-    latents_mean: Option<Vec<f64>>,
-    #[serde(default)]
     down_block_types: Option<Vec<String>>,
+    up_block_types: Option<Vec<String>>,
 }
 
-fn one() -> i64 {
-    1
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            latent_channels: 4,
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            // Those of SD 1.x lack the key and do not overflow.
+            force_upcast: false,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+            down_block_types: None,
+            up_block_types: None,
+        }
+    }
 }
-fn three() -> i64 {
-    3
-}
-fn four() -> i64 {
-    4
-}
-fn thirty_two() -> i64 {
-    32
-}
-fn yes() -> bool {
-    true
-}
-fn scaling_factor() -> f64 {
-    // Absent from the first published files.
-    0.18215
-}
+
+/// What diffusers' class knows.
+pub(crate) const CLASS: Class = Class {
+    name: "AutoencoderKL",
+    tells: true,
+    keys: &[
+        ("in_channels", Rule::Whole(3, 3)),
+        ("out_channels", Rule::Whole(3, 3)),
+        ("latent_channels", Rule::Whole(1, WIDEST)),
+        ("block_out_channels", Rule::Wholes(1, WIDEST)),
+        ("layers_per_block", Rule::Whole(1, DEEPEST)),
+        ("norm_num_groups", Rule::Whole(1, WIDEST)),
+        ("scaling_factor", Rule::Number(1e-6, 1e6)),
+        ("force_upcast", Rule::Switch(true)),
+        ("use_quant_conv", Rule::Switch(false)),
+        ("use_post_quant_conv", Rule::Switch(false)),
+        ("mid_block_add_attention", Rule::Switch(false)),
+        ("down_block_types", Rule::Words(&["DownEncoderBlock2D"])),
+        ("up_block_types", Rule::Words(&["UpDecoderBlock2D"])),
+        ("act_fn", Rule::Word(&["silu", "swish"])),
+        // Not read by `StableDiffusionPipeline`, which multiplies by `scaling_factor` alone.
+        ("latents_mean", Rule::Any),
+        ("latents_std", Rule::Any),
+        ("sample_size", Rule::Any),
+        ("shift_factor", Rule::Any),
+    ],
+};
 
 impl VaeConfig {
     /// Pixels along one side of a latent's pixel: 8 for Stable Diffusion.
@@ -80,17 +96,18 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Refuses what Stable Diffusion's autoencoder does not have, naming the key.
+    /// Refuses parts that do not fit together, naming the key; each key alone was checked when the file was read.
     pub fn check(&self) -> Result<(), ModelError> {
         let refuse = |key, found, expected| {
             Err(ModelError::Unsupported { part: "vae", key, found, expected })
         };
-        if self.shift_factor.is_some_and(|shift| shift != 0.0) || self.latents_mean.is_some() {
-            return refuse("shift_factor or latents_mean", "set".into(), "null");
-        }
-        let mut types = self.down_block_types.iter().flatten();
-        if let Some(other) = types.find(|t| *t != "DownEncoderBlock2D") {
-            return refuse("down_block_types", other.clone(), "DownEncoderBlock2D");
+        let levels = self.block_out_channels.len();
+        for (key, types) in
+            [("down_block_types", &self.down_block_types), ("up_block_types", &self.up_block_types)]
+        {
+            if let Some(types) = types.as_ref().filter(|types| types.len() != levels) {
+                return refuse(key, format!("{} blocks", types.len()), "one block a level");
+            }
         }
         for &channels in &self.block_out_channels {
             if channels % self.norm_num_groups != 0 {

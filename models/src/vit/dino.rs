@@ -11,7 +11,7 @@ use super::Vit;
 use super::encoder::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::ModelError;
 use crate::clip::PicturePreparation;
-use crate::folder::{model_type, read_config};
+use crate::config::{model_type, read_config};
 use crate::layers::Activation;
 use crate::params::Params;
 use crate::transformer::{self, BlockConfig};
@@ -70,12 +70,12 @@ impl DinoConfig {
         let (width, heads) = (config.hidden_size, config.num_attention_heads);
         if heads < 1 || width % heads != 0 {
             return refuse(format!(
-                "the tower is {width} wide, which its {heads} heads do not divide; fetch it again"
+                "the tower is {width} wide, which its {heads} heads do not divide; use the file that came with the weights"
             ));
         }
         if config.patch_size < 1 || config.patch_size > config.image_size {
             return refuse(format!(
-                "patches of {} pixels do not fit into pictures of {}; fetch it again",
+                "patches of {} pixels do not fit into pictures of {}; use the file that came with the weights",
                 config.patch_size, config.image_size
             ));
         }

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::{ClipVision, ClipVisionConfig, Dinov2, Dinov2Config};
 use crate::ModelError;
 use crate::clip::{CLIP_MEAN, CLIP_STD};
-use crate::folder::{model_type, read_config};
+use crate::config::{model_type, read_config};
 use crate::params::Params;
 use crate::weights::Checkpoint;
 
@@ -69,13 +69,13 @@ impl VisionConfig {
         };
         if heads < 1 || width % heads != 0 {
             return Err(format!(
-                "the tower is {width} wide, which its {heads} heads do not divide; fetch it again"
+                "the tower is {width} wide, which its {heads} heads do not divide; use the file that came with the weights"
             ));
         }
         let (side, patch) = (self.image_size(), self.patch_size());
         if patch < 1 || patch > side {
             return Err(format!(
-                "patches of {patch} pixels do not fit into pictures of {side}; fetch it again"
+                "patches of {patch} pixels do not fit into pictures of {side}; use the file that came with the weights"
             ));
         }
         Ok(())

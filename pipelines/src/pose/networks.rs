@@ -169,6 +169,7 @@ impl Routes {
             context: CrossAttnContext::Shared(KeyValue::same(context)),
             time_bias: Some(self.fusion_projection.forward(&fused, draw)),
             stem_residual: Some(residual),
+            guidance: None,
         }
     }
 }

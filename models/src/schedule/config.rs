@@ -1,11 +1,13 @@
-//! The forward noising process and the training targets that follow from it.
-//!
-//! [`ScheduleConfig`] is what `scheduler/scheduler_config.json` says; [`NoiseSchedule`] is the stateless
-//! mathematics of training. Sampling, which has state, is in [`crate::samplers`].
+//! `scheduler/scheduler_config.json`, and the betas that follow from it.
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use torch_ext::Generator;
+
+use super::ScheduleError;
+use crate::ModelError;
+use crate::config::{Class, Rule, read_text};
 
 /// What the network predicts, with `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,6 +60,17 @@ pub enum TimestepSpacing {
     Trailing,
 }
 
+impl TimestepSpacing {
+    /// As configurations and the command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linspace => "linspace",
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+        }
+    }
+}
+
 /// The noise level after the last step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,9 +82,10 @@ pub enum FinalSigmas {
     SigmaMin,
 }
 
-/// The keys of `scheduler/scheduler_config.json` that matter here; others are ignored.
+/// The keys of `scheduler/scheduler_config.json` that matter here.
 ///
-/// A key that the file lacks is `None` where the default depends on the scheduler class. As in Python's
+/// A key that the file lacks is `None` where the default depends on the scheduler class; a switch that is `null` is
+/// false there as in Python. As in Python's
 /// `Other.from_config(pipe.scheduler.config)`, it then takes the default of the class that *runs*, never that
 /// of the class that the file names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,67 +201,100 @@ impl Default for ScheduleConfig {
     }
 }
 
-/// Why a schedule or a sampler cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ScheduleError {
-    /// The text of a configuration file is not what it should be.
-    #[error(
-        "the scheduler configuration cannot be read: {0}; it should be the JSON of scheduler/scheduler_config.json"
-    )]
-    Json(#[from] serde_json::Error),
-    /// The betas make no schedule.
-    #[error(
-        "the noise schedule has {found}, expected {expected}; correct the scheduler configuration"
-    )]
-    Betas {
-        /// What a schedule needs.
-        expected: String,
-        /// What the configuration gives.
-        found: String,
-    },
-    /// No sampler has that name.
-    #[error("there is no sampler `{name}`; {near}the samplers are {all}")]
-    UnknownSampler {
-        /// The name as given.
-        name: String,
-        /// "did you mean ...? ", or empty.
-        near: String,
-        /// Every name.
-        all: String,
-    },
-    /// The number of steps cannot be taken.
-    #[error("{sampler} cannot take {steps} steps, {expected}; give another number of steps")]
-    Steps {
-        /// The sampler's name.
-        sampler: &'static str,
-        /// The number asked for.
-        steps: usize,
-        /// What it may be.
-        expected: String,
-    },
-    /// A setting does not go with the sampler.
-    #[error("{sampler} cannot work with {setting}: {hint}")]
-    Setting {
-        /// The sampler's name.
-        sampler: &'static str,
-        /// The setting and its value.
-        setting: String,
-        /// What to do.
-        hint: String,
-    },
+/// Far above any schedule: tables of this length cost nothing.
+const MOST_TIMESTEPS: i64 = 100_000;
+
+const WHOLE: Rule = Rule::Whole(0, MOST_TIMESTEPS);
+const POSITIVE: Rule = Rule::Number(0.0, 1e6);
+const SWITCH: Rule = Rule::Switch(false);
+
+/// What diffusers' schedulers know, each its part: one file serves all of them. The samplers check what they read.
+const CLASS: Class = Class {
+    name: "",
+    tells: true,
+    keys: &[
+        ("num_train_timesteps", Rule::Whole(2, MOST_TIMESTEPS)),
+        ("beta_start", Rule::Number(0.0, 1.0)),
+        ("beta_end", Rule::Number(0.0, 1.0)),
+        ("beta_schedule", Rule::Word(&["linear", "scaled_linear", "squaredcos_cap_v2"])),
+        ("trained_betas", Rule::Any),
+        ("prediction_type", Rule::Word(&["epsilon", "v_prediction", "sample", "original_sample"])),
+        ("rescale_betas_zero_snr", SWITCH),
+        ("steps_offset", WHOLE),
+        ("set_alpha_to_one", SWITCH),
+        ("timestep_spacing", Rule::Word(&["leading", "trailing", "linspace"])),
+        ("clip_sample", SWITCH),
+        ("clip_sample_range", POSITIVE),
+        ("thresholding", SWITCH),
+        ("skip_prk_steps", SWITCH),
+        ("use_karras_sigmas", SWITCH),
+        ("use_exponential_sigmas", SWITCH),
+        ("use_beta_sigmas", SWITCH),
+        ("use_lu_lambdas", SWITCH),
+        ("use_flow_sigmas", SWITCH),
+        ("sigma_min", POSITIVE),
+        ("sigma_max", POSITIVE),
+        ("final_sigmas_type", Rule::Word(&["zero", "sigma_min"])),
+        ("solver_order", WHOLE),
+        ("solver_type", Rule::Any),
+        ("algorithm_type", Rule::Any),
+        ("lower_order_final", SWITCH),
+        ("euler_at_final", SWITCH),
+        ("lambda_min_clipped", Rule::Number(-1e6, 1e6)),
+        ("predict_x0", SWITCH),
+        ("disable_corrector", Rule::Any),
+        ("interpolation_type", Rule::Any),
+        ("timestep_type", Rule::Any),
+        // Of what no sampler here does, or of what is refused by a key above.
+        ("corrector_order", Rule::Any),
+        ("dynamic_thresholding_ratio", Rule::Any),
+        ("flow_shift", Rule::Any),
+        ("noise_sampler_seed", Rule::Any),
+        ("original_inference_steps", Rule::Any),
+        ("predictor_order", Rule::Any),
+        ("rho", Rule::Any),
+        ("sample_max_value", Rule::Any),
+        ("shift_terminal", Rule::Any),
+        ("sigma_data", Rule::Any),
+        ("sigma_schedule", Rule::Any),
+        ("solver_p", Rule::Any),
+        ("tau_func", Rule::Any),
+        ("time_shift_type", Rule::Any),
+        ("timestep_scaling", Rule::Any),
+        ("use_dynamic_shifting", Rule::Any),
+        ("variance_type", Rule::Any),
+    ],
+};
+
+/// Python writes an unset `lambda_min_clipped` as `-Infinity`, which is not JSON; here it is `null`.
+fn without_infinity(text: &str) -> String {
+    let parts = || {
+        let (before, rest) = text.split_once("\"lambda_min_clipped\"")?;
+        let value = rest.trim_start().strip_prefix(':')?.trim_start();
+        Some((before, value.strip_prefix("-Infinity")?))
+    };
+    match parts() {
+        Some((before, after)) => format!("{before}\"lambda_min_clipped\": null{after}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Default betas of all scheduler classes but Heun's.
 pub(crate) const COMMON_BETAS: (f64, f64) = (0.0001, 0.02);
 
 impl ScheduleConfig {
-    /// Reads the text of a `scheduler_config.json`.
-    ///
-    /// Python writes an unset `lambda_min_clipped` as `-Infinity`, which is not JSON; it is read as absent.
-    pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
-        Ok(serde_json::from_str(
-            &text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null"),
-        )?)
+    /// Reads a `scheduler_config.json`; also a warning about what no scheduler knows in it.
+    pub(crate) fn read(path: &Path) -> Result<(Self, Option<String>), ModelError> {
+        let read: (Self, _) = CLASS.parse(path, &without_infinity(&read_text(path)?))?;
+        match read.0.class_name.as_deref() {
+            // Its noise levels follow from no betas, so those that the file lacks would be made up.
+            Some(name) if name.contains("FlowMatch") => {
+                let what =
+                    format!("of the class {name}, but only schedulers with betas are supported");
+                Err(ModelError::invalid(path, what))
+            }
+            _ => Ok(read),
+        }
     }
 
     /// The share of signal left at each timestep; f32 as Python computes it, so that trajectories agree.
@@ -259,7 +306,16 @@ impl ScheduleConfig {
         let betas = self.betas(default_betas)?;
         let alpha_bar = (1f64 - betas).cumprod(0, Kind::Float);
         let alpha_bar = if zero_snr { rescale_to_zero_snr(&alpha_bar) } else { alpha_bar };
-        Ok(Vec::try_from(&alpha_bar).expect("a vector of f32"))
+        let alpha_bar: Vec<f32> = Vec::try_from(&alpha_bar).expect("a vector of f32");
+        let last = alpha_bar.len() - usize::from(zero_snr); // which alone may have no signal
+        let beyond = |share: &f32| !(*share > 0.0 && *share < 1.0);
+        match alpha_bar[..last].iter().position(beyond) {
+            Some(t) => Err(ScheduleError::Betas {
+                expected: "some signal and some noise at every timestep".into(),
+                found: format!("{} of 1 as signal at timestep {t}", alpha_bar[t]),
+            }),
+            None => Ok(alpha_bar),
+        }
     }
 
     fn betas(&self, default_betas: (f64, f64)) -> Result<Tensor, ScheduleError> {
@@ -321,186 +377,31 @@ fn rescale_to_zero_snr(alpha_bar: &Tensor) -> Tensor {
     (-betas + 1.0).cumprod(0, Kind::Float)
 }
 
-/// The forward process and its targets: stateless, one timestep per sample.
-///
-/// Tensors are `[B, ...]` of any kind, timesteps i64 `[B]` in `0..num_train_timesteps` on the same device. The
-/// mathematics is f32 and the result has the kind of the first tensor.
-#[derive(Debug)]
-pub struct NoiseSchedule {
-    alpha_bar: Vec<f64>,
-    alpha_bar_f32: Tensor, // [T], on the CPU
-    prediction_type: PredictionType,
-}
-
-impl NoiseSchedule {
-    /// The schedule of training, as Python's `DDPMScheduler.from_config` has it.
-    pub fn new(config: &ScheduleConfig) -> Result<Self, ScheduleError> {
-        let alpha_bar = config.alpha_bar(COMMON_BETAS, config.rescale_betas_zero_snr)?;
-        Ok(Self {
-            alpha_bar_f32: Tensor::from_slice(&alpha_bar),
-            alpha_bar: alpha_bar.into_iter().map(f64::from).collect(),
-            prediction_type: config.prediction_type,
-        })
-    }
-
-    /// The share of signal (squared) at each timestep, `num_train_timesteps` long.
-    pub fn alpha_bar(&self) -> &[f64] {
-        &self.alpha_bar
-    }
-
-    /// What the network predicts.
-    pub fn prediction_type(&self) -> PredictionType {
-        self.prediction_type
-    }
-
-    /// A timestep in each of the ranges named by `ranges` `[B]`, out of `count` equal ones; `[B]`. Over all ranges the loss
-    /// wanders less with the noise levels that happened to be drawn (Kingma et al. 2021, appendix I.1).
-    pub fn timesteps_within(&self, ranges: &Tensor, count: u64, draw: &Generator) -> Tensor {
-        let last = self.alpha_bar.len() as i64;
-        let within = ranges.to_kind(Kind::Double) + draw.rand(&ranges.size()).to_kind(Kind::Double);
-        (within * (last as f64 / count as f64)).to_kind(Kind::Int64).clamp_max(last - 1)
-    }
-
-    /// One in each of `count` equal ranges, `[count]`.
-    pub fn spread_timesteps(&self, count: i64, draw: &Generator) -> Tensor {
-        let ranges = Tensor::arange(count, (Kind::Int64, Device::Cpu));
-        self.timesteps_within(&ranges, count as u64, draw)
-    }
-
-    /// Each by itself, `[count]`.
-    pub fn uniform_timesteps(&self, count: i64, draw: &Generator) -> Tensor {
-        draw.randint(0, self.alpha_bar.len() as i64, &[count])
-    }
-
-    /// `x_t`: the clean samples with as much noise as the timesteps say.
-    pub fn add_noise(&self, x0: &Tensor, noise: &Tensor, timesteps: &Tensor) -> Tensor {
-        let (signal, sigma) = self.factors(x0, timesteps);
-        (signal * f32_of(x0) + sigma * f32_of(noise)).to_kind(x0.kind())
-    }
-
-    /// What the network should have predicted.
-    pub fn target(&self, x0: &Tensor, noise: &Tensor, timesteps: &Tensor) -> Tensor {
-        match self.prediction_type {
-            PredictionType::Epsilon => noise.to_kind(x0.kind()),
-            PredictionType::Sample => x0.shallow_clone(),
-            PredictionType::VPrediction => {
-                let (signal, sigma) = self.factors(x0, timesteps);
-                (signal * f32_of(noise) - sigma * f32_of(x0)).to_kind(x0.kind())
-            }
-        }
-    }
-
-    /// The `x_0` that a prediction stands for. A noise prediction says nothing at a timestep without signal:
-    /// there the result is not finite.
-    pub fn predicted_original(
-        &self,
-        prediction: &Tensor,
-        x_t: &Tensor,
-        timesteps: &Tensor,
-    ) -> Tensor {
-        let (signal, sigma) = self.factors(x_t, timesteps);
-        let (prediction, x) = (f32_of(prediction), f32_of(x_t));
-        match self.prediction_type {
-            PredictionType::Epsilon => (x - sigma * prediction) / signal,
-            PredictionType::VPrediction => signal * x - sigma * prediction,
-            PredictionType::Sample => prediction,
-        }
-        .to_kind(x_t.kind())
-    }
-
-    /// `alpha_bar / (1 - alpha_bar)`, f32 `[B]`.
-    pub fn signal_to_noise(&self, timesteps: &Tensor) -> Tensor {
-        let alpha_bar = self.alpha_bar_at(timesteps);
-        &alpha_bar / (1.0 - &alpha_bar)
-    }
-
-    /// The weight of each sample's squared error, f32 `[B]`.
-    ///
-    /// Paper: Hang et al. 2023, where `gamma` is 5: `min(SNR, gamma)` as a weight of the error in
-    /// `x_0`, hence over SNR for noise and over SNR + 1 for velocity.
-    pub fn min_snr_weight(&self, timesteps: &Tensor, gamma: f64) -> Tensor {
-        let snr = self.signal_to_noise(timesteps);
-        match self.prediction_type {
-            // min(SNR, gamma) / SNR, without 0 / 0 at a timestep that has no signal
-            PredictionType::Epsilon => (gamma * snr.reciprocal()).clamp_max(1.0),
-            PredictionType::VPrediction => snr.clamp_max(gamma) / (snr + 1.0),
-            PredictionType::Sample => snr.clamp_max(gamma),
-        }
-    }
-
-    fn alpha_bar_at(&self, timesteps: &Tensor) -> Tensor {
-        self.alpha_bar_f32.to_device(timesteps.device()).index_select(0, timesteps) // [B]
-    }
-
-    /// `sqrt(alpha_bar)` and `sqrt(1 - alpha_bar)`, shaped to multiply `x`.
-    fn factors(&self, x: &Tensor, timesteps: &Tensor) -> (Tensor, Tensor) {
-        let mut shape = vec![1; x.dim()];
-        shape[0] = -1;
-        let alpha_bar = self.alpha_bar_at(timesteps).to_device(x.device()).view(shape.as_slice()); // [B, 1, ...]
-        (alpha_bar.sqrt(), (1f64 - alpha_bar).sqrt())
-    }
-}
-
-fn f32_of(x: &Tensor) -> Tensor {
-    x.to_kind(Kind::Float)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // a test that panics says so
 mod tests {
     use super::*;
 
-    fn velocity() -> NoiseSchedule {
-        let config = ScheduleConfig {
-            prediction_type: PredictionType::VPrediction,
-            ..ScheduleConfig::default()
-        };
-        NoiseSchedule::new(&config).unwrap()
+    fn parse(text: &str) -> (ScheduleConfig, Option<String>) {
+        CLASS.parse(Path::new("scheduler_config.json"), &without_infinity(text)).unwrap()
     }
 
     #[test]
-    fn the_target_given_back_as_prediction_yields_the_original() {
-        let schedule = velocity();
-        let t = Tensor::from_slice(&[3i64, 500]);
-        let x0 = Tensor::from_slice(&[0.5f32, -1.0, 2.0, 0.0]).view([2, 2]);
-        let noise = Tensor::from_slice(&[1.0f32, 0.3, -0.7, 0.2]).view([2, 2]);
-        let x_t = schedule.add_noise(&x0, &noise, &t);
-        let back = schedule.predicted_original(&schedule.target(&x0, &noise, &t), &x_t, &t);
-        assert!((back - x0).abs().max().double_value(&[]) < 1e-6);
+    fn python_s_infinity_is_read_and_an_unknown_key_is_told_of() {
+        for infinity in ["\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\"\n:-Infinity"]
+        {
+            let text = format!(
+                r#"{{"_class_name": "DPMSolverMultistepScheduler", {infinity}, "surprise": [1]}}"#
+            );
+            let (config, warning) = parse(&text);
+            assert_eq!(config.lambda_min_clipped, None);
+            assert_eq!(config.num_train_timesteps, 1000);
+            assert!(warning.unwrap().ends_with("surprise"));
+        }
     }
 
     #[test]
-    fn half_precision_goes_in_and_comes_out() {
-        let x0 = Tensor::ones([1, 4], (Kind::BFloat16, Device::Cpu));
-        let x_t = velocity().add_noise(&x0, &x0, &Tensor::from_slice(&[10i64]));
-        assert_eq!(x_t.kind(), Kind::BFloat16);
-    }
-
-    #[test]
-    fn min_snr_weighs_pure_noise_by_one_for_epsilon() {
-        let config = ScheduleConfig { rescale_betas_zero_snr: true, ..ScheduleConfig::default() };
-        let schedule = NoiseSchedule::new(&config).unwrap();
-        assert_eq!(schedule.alpha_bar()[999].to_bits(), 0.0f64.to_bits());
-        let weights = schedule.min_snr_weight(&Tensor::from_slice(&[0i64, 999]), 5.0);
-        let snr = schedule.alpha_bar()[0] / (1.0 - schedule.alpha_bar()[0]);
-        assert!((weights.double_value(&[0]) - 5.0 / snr).abs() < 1e-6);
-        assert!((weights.double_value(&[1]) - 1.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn python_s_infinity_and_unknown_keys_are_read() {
-        let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "surprise": [1]}"#;
-        let config = ScheduleConfig::from_json(text).unwrap();
-        assert_eq!(config.lambda_min_clipped, None);
-        assert_eq!(config.num_train_timesteps, 1000);
-    }
-
-    #[test]
-    fn betas_that_make_no_schedule_are_refused() {
-        let short =
-            ScheduleConfig { trained_betas: Some(vec![0.1; 3]), ..ScheduleConfig::default() };
-        assert!(NoiseSchedule::new(&short).unwrap_err().to_string().contains("3 trained_betas"));
-        let wide = ScheduleConfig { beta_end: Some(1.5), ..ScheduleConfig::default() };
-        assert!(NoiseSchedule::new(&wide).unwrap_err().to_string().contains("below 1"));
+    fn a_switch_that_is_null_is_false_and_an_absent_one_is_the_sampler_s() {
+        assert_eq!(parse(r#"{"set_alpha_to_one": null}"#).0.set_alpha_to_one, Some(false));
+        assert_eq!(parse(r#"{"timestep_spacing": null}"#).0.set_alpha_to_one, None);
     }
 }
