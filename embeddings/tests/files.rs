@@ -26,6 +26,7 @@ fn record() -> ConceptRecord {
             prediction_type: "epsilon".into(),
             resolution: 512,
             sketch: vec![0.1, -0.2],
+            pad: Some(0),
         }),
         steps: 300,
         learning_rate: 5e-4,

@@ -18,6 +18,8 @@ pub struct Base {
     pub folder: ModelFolder,
     /// What concept files keep of it.
     pub record: BaseRecord,
+    /// Whether the files of its tokenizer name different padding.
+    pad_is_disputed: bool,
 }
 
 /// The base that comes with this program: `assets/toybox` of the folder that it was built in, where its
@@ -49,16 +51,25 @@ impl Base {
             prediction_type: scheduler.prediction_type.name().to_owned(),
             resolution: native_resolution(&folder),
             sketch: Vec::new(),
+            pad: None,
         };
-        Ok(Self { folder, record })
+        Ok(Self { folder, record, pad_is_disputed: false })
     }
 
-    /// Finds damaged weight files before any work, and reads the few numbers that tell this base's vocabulary
-    /// from another's.
+    /// Finds what would stop any work before it begins: damaged or missing weights, a tokenizer of another model. Reads
+    /// the few numbers that tell this base's vocabulary from another's, and what its prompts are padded with.
     pub fn check_weights(&mut self) -> Result<(), Error> {
         self.folder.check_weights()?;
         self.record.sketch = self.folder.token_sketch(&SKETCH_ROWS, 2)?;
+        let tokenizer = self.folder.tokenizer()?;
+        self.record.pad = Some(tokenizer.pad());
+        self.pad_is_disputed = tokenizer.pad_is_disputed();
         Ok(())
+    }
+
+    /// What the user should know of the base, whatever is done with it.
+    pub fn warnings(&self) -> &[String] {
+        self.folder.warnings()
     }
 
     /// The side of the pictures that the base was trained on, in pixels.
@@ -132,13 +143,31 @@ impl Base {
         Ok(())
     }
 
-    /// A warning where the concept was trained with another vocabulary; needs [`Base::check_weights`].
+    /// A warning where the concept was trained with another vocabulary or other padding; needs [`Base::check_weights`].
     pub fn compare_vocabulary(&self, concept: &ConceptFile) -> Option<String> {
-        let token = &concept.record.token;
-        concept.record.base.as_ref().filter(|base| !base.same_vocabulary(&self.record)).map(|base| {
+        let (token, name) = (&concept.record.token, &self.record.name);
+        let (trained_on, pad) = match &concept.record.base {
+            Some(base) if !base.same_vocabulary(&self.record) => {
+                return Some(format!(
+                    "the concept {token} was trained on {}, whose vocabulary differs from that of {name}; it may not \
+                     look the same",
+                    base.name
+                ));
+            }
+            Some(base) => (base.name.as_str(), base.pad),
+            None => ("another program", None),
+        };
+        if pad.is_some() && pad != self.record.pad {
+            return Some(format!(
+                "the concept {token} was trained on {trained_on} with prompts padded otherwise than those of {name}; it \
+                 may not look the same"
+            ));
+        }
+        (pad.is_none() && self.pad_is_disputed).then(|| {
             format!(
-                "the concept {token} was trained on {}, whose vocabulary differs from that of {}; it may not look the same",
-                base.name, self.record.name
+                "the concept {token} does not say what its prompts were padded with, and the two files of {name} that \
+                 say it differ (tokenizer_config.json, special_tokens_map.json); if it was trained with the padding of \
+                 the former, train it again"
             )
         })
     }

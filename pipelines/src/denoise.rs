@@ -78,6 +78,16 @@ impl<'a> Guidance<'a> {
         Self { branches, scales, conditioning, rescale: 0.0 }
     }
 
+    /// No guidance by a second branch: the network is told `scale` and predicts what guidance of it would give, as it
+    /// was distilled to (Luo et al. 2023, section 4.2). It has learnt no negative prompt.
+    pub fn embedded(positive: impl Fn(f64) -> CrossAttnContext + 'a, scale: f64) -> Self {
+        let told = move |t| {
+            let conditioning = Conditioning::context(positive(t));
+            Rc::new(Conditioning { guidance: Some(scale), ..conditioning })
+        };
+        Self { branches: 1, scales: Vec::new(), conditioning: Box::new(told), rescale: 0.0 }
+    }
+
     fn new(
         conditioning: Box<dyn Fn(f64) -> Rc<Conditioning> + 'a>,
         scale: f64,

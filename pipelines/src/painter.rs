@@ -62,7 +62,15 @@ impl Painter<'_> {
         };
         let (scale, rescale) = (sampling.guidance, sampling.guidance_rescale);
         let negative = each(negative);
+        let embedded = self.unet.config().time_cond_proj_dim.is_some();
         let guidance = match context {
+            PromptContext::Constant(context) if embedded => {
+                let context = each(context);
+                Guidance::embedded(move |_| context.map(Tensor::shallow_clone), scale)
+            }
+            PromptContext::AtTimestep(context) if embedded => {
+                Guidance::embedded(|t| each(&context(t)), scale)
+            }
             PromptContext::Constant(context) => {
                 Guidance::classifier_free(&each(context), &negative, scale, rescale)
             }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use pipelines::{Base, BaseRecord};
 
 use crate::output;
+use crate::progress::Progress;
 
 /// Prints versions, devices and, where a base is named, whether it can be used.
 pub fn run(base: Option<&Path>) -> Result<ExitCode> {
@@ -15,6 +16,9 @@ pub fn run(base: Option<&Path>) -> Result<ExitCode> {
     if let Some(path) = base {
         let mut base = Base::open(path, None)?;
         base.check_weights()?;
+        for text in base.warnings() {
+            Progress::new(false).warn(text);
+        }
         let record = &base.record;
         let family = BaseRecord::family(record.width);
         lines.push((

@@ -77,6 +77,9 @@ pub struct BaseRecord {
     pub resolution: i64,
     /// A few numbers of the token table, which tell one vocabulary from another whatever the files' kind.
     pub sketch: Vec<f32>,
+    /// The id that filled its prompts up; `None` in files from before it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<i64>,
 }
 
 impl BaseRecord {

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use embeddings::{Concept, Conditioner, Overflow, PromptTokens, start_of, words_beyond};
-use models::samplers::{self, SamplerConfig, SamplerName};
+use models::samplers::{self, Sampler, SamplerConfig, SamplerName};
 use models::unet::UNet;
 use tch::{Device, Kind};
 
@@ -80,7 +80,7 @@ impl GeneratePlan {
         base.check_size(&[("width", width), ("height", height)])?;
         request.check_size(width, height)?;
         base.check_clip_skip(request.clip_skip)?;
-        let Concepts { concepts, classes, used, warnings } =
+        let Concepts { concepts, classes, used, mut warnings } =
             Concepts::read(&request.concepts, request.clip_skip, &mut base)?;
 
         let SamplerName { kind, karras } = request.sampler.parse()?;
@@ -98,7 +98,9 @@ impl GeneratePlan {
             width,
             height,
         };
-        samplers::build(kind, &base.folder.scheduler, &config, request.steps)?;
+        let sampler = samplers::build(kind, &base.folder.scheduler, &config, request.steps)?;
+        warnings.extend(base.warnings().iter().cloned());
+        warnings.extend(starts_without_noise(&*sampler, &base, request.steps));
 
         let tokenizer = base.folder.tokenizer()?;
         let overflow = if request.truncate { Overflow::Truncate } else { Overflow::Refuse };
@@ -241,6 +243,14 @@ impl GeneratePlan {
                 self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
             }
         }
+        let embedded = self.base.folder.unet.time_cond_proj_dim.is_some();
+        if embedded && !self.request.negative_prompt.is_empty() {
+            self.warnings.push(
+                "the base was distilled to one prediction for each guidance (time_cond_proj_dim), so the negative \
+                 prompt has no effect"
+                    .into(),
+            );
+        }
         let Some(refinement) = &self.refinement else { return };
         let prompts = self.request.prompts.iter().enumerate();
         let without = prompts.filter(|(i, _)| !refinement.concerns(*i)).map(|(_, prompt)| {
@@ -329,6 +339,17 @@ fn few(mut warnings: impl Iterator<Item = String>, about: &str) -> Vec<String> {
         more => told.push(format!("{more} more prompts {about}")),
     }
     told
+}
+
+/// A warning where the only step is laid at a timestep of little noise: it leaves the noise as it is.
+fn starts_without_noise(sampler: &dyn Sampler, base: &Base, steps: usize) -> Option<String> {
+    let (first, all) = (sampler.timesteps()[0], base.folder.scheduler.num_train_timesteps);
+    (steps == 1 && first < all as f64 / 2.0).then(|| {
+        format!(
+            "--steps 1 visits timestep {first:.0} of {all} alone, where hardly any noise is expected, and draws noise; \
+             pass --spacing trailing"
+        )
+    })
 }
 
 /// The seeds of a prompt's pictures; 0 follows the largest.

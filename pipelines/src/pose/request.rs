@@ -146,6 +146,11 @@ impl PosePlan {
         Ok(Self { request, weights, base, source, poses, size, is_file, device, kind })
     }
 
+    /// What the user should know of the base.
+    pub fn warnings(&self) -> &[String] {
+        self.base.warnings()
+    }
+
     /// What it says of itself before it begins.
     pub fn summary(&self) -> String {
         let (width, height) = self.size;

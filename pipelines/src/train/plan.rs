@@ -149,7 +149,14 @@ impl TrainPlan {
 
         let clip = judging_clip(&config, &base)?;
 
-        let mut warnings: Vec<String> = photos.report.iter().map(Notice::to_string).collect();
+        let mut warnings = base.warnings().to_vec();
+        if base.folder.unet.time_cond_proj_dim.is_some() {
+            warnings.push(format!(
+                "{} was distilled to draw in few steps (time_cond_proj_dim) and learns poorly; train on the model that it was distilled from, and draw the concept on both",
+                base.record.name
+            ));
+        }
+        warnings.extend(photos.report.iter().map(Notice::to_string));
         if config.vectors > 8 {
             warnings.push(format!(
                 "{} vectors take as many of a prompt's 75 tokens, and learn the photos by heart",
