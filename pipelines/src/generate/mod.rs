@@ -229,12 +229,19 @@ impl GeneratePlan {
 
     fn warn_of_no_effect(&mut self) {
         let (scale, negative) = (self.request.guidance, &self.request.negative_prompt);
-        self.warnings.extend(below_one("--guidance", scale));
-        let guided = !is_none(scale);
+        let embedded = self.base.folder.unet.time_cond_proj_dim.is_some();
+        let guided = !embedded && !is_none(scale);
+        if !embedded {
+            self.warnings.extend(below_one("--guidance", scale));
+        }
         if !guided && !negative.is_empty() {
-            self.warnings.push(format!(
-                "the negative prompt has no effect, since --guidance {scale} does not guide; give more than 1, such as 7.5"
-            ));
+            let why = if embedded {
+                "since the base was distilled to one prediction for each guidance (time_cond_proj_dim)"
+                    .to_owned()
+            } else {
+                format!("since --guidance {scale} does not guide; give more than 1, such as 7.5")
+            };
+            self.warnings.push(format!("the negative prompt has no effect, {why}"));
         }
         for (i, concept) in self.concepts.iter().enumerate() {
             let mut all = self.prompts.iter().chain(guided.then_some(&self.negative));
@@ -242,14 +249,6 @@ impl GeneratePlan {
                 let word = concept.placeholder();
                 self.warnings.push(format!("the concept {word} is in no prompt and has no effect"));
             }
-        }
-        let embedded = self.base.folder.unet.time_cond_proj_dim.is_some();
-        if embedded && !self.request.negative_prompt.is_empty() {
-            self.warnings.push(
-                "the base was distilled to one prediction for each guidance (time_cond_proj_dim), so the negative \
-                 prompt has no effect"
-                    .into(),
-            );
         }
         let Some(refinement) = &self.refinement else { return };
         let prompts = self.request.prompts.iter().enumerate();
