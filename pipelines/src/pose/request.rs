@@ -146,11 +146,6 @@ impl PosePlan {
         Ok(Self { request, weights, base, source, poses, size, is_file, device, kind })
     }
 
-    /// What the user should know of the base.
-    pub fn warnings(&self) -> &[String] {
-        self.base.warnings()
-    }
-
     /// What it says of itself before it begins.
     pub fn summary(&self) -> String {
         let (width, height) = self.size;
@@ -168,7 +163,8 @@ impl PosePlan {
 
     /// What the user should know before the drawing.
     pub fn warnings(&self) -> Vec<String> {
-        below_one("--guidance", self.request.guidance).into_iter().collect()
+        let base = self.base.warnings().iter().cloned();
+        base.chain(below_one("--guidance", self.request.guidance)).collect()
     }
 
     fn scales(&self) -> PoseScales {
