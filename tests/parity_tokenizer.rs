@@ -27,7 +27,8 @@ struct Case {
 }
 
 fn told(family: &str) -> Told {
-    let file = parity::path(&format!("{family}/tokenizer_cases.json"));
+    let family = if family.contains('/') { family.to_owned() } else { format!("{family}/") };
+    let file = parity::path(&format!("{family}tokenizer_cases.json"));
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
@@ -63,6 +64,25 @@ fn a_tokenizer_that_transformers_saved_gives_the_same_ids() {
         for case in told(family).cases {
             assert_eq!(framed(&saved, &case.text), case.ids, "{family} {:?}", case.text);
         }
+    }
+}
+
+/// As published `special_tokens_map.json` says what pads; where transformers listed added tokens it is
+/// `tokenizer_config.json`.
+#[test]
+fn the_file_that_python_follows_says_what_pads() {
+    let published = tokenizer("sd2");
+    assert_eq!((published.pad(), published.pad_is_disputed()), (0, true));
+    let resaved = Tokenizer::open(&parity::path("sd2/resaved_tokenizer")).unwrap();
+    assert_eq!((resaved.pad(), resaved.pad_is_disputed()), (resaved.end(), true));
+    assert!(!tokenizer("sd1").pad_is_disputed());
+}
+
+#[test]
+fn added_tokens_have_the_places_that_python_gives_them() {
+    let tokenizer = Tokenizer::open(&parity::path("sd2/resaved_tokenizer")).unwrap();
+    for case in told("sd2/resaved_").cases {
+        assert_eq!(framed(&tokenizer, &case.text), case.ids, "{:?}", case.text);
     }
 }
 

@@ -4,8 +4,13 @@
 
 mod parity;
 
+use models::folder::ModelFolder;
+use models::params::Params;
 use models::unet::{AttnProbe, Conditioning, CrossAttnContext, KeyValue, LayerId, UNet};
-use parity::{FAMILIES, Fixture, GRADIENTS, OUTPUTS, gradients, input, leaf, shared, unet};
+use parity::{
+    FAMILIES, Fixture, GRADIENTS, OUTPUTS, base, gradients, input, leaf, seeded, shared, unet,
+};
+use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 struct Case {
@@ -42,6 +47,40 @@ fn each_sample_has_its_timestep_and_the_context_its_gradient() {
         let gradient = &gradients(&output, &cotangent(), &[&context])[0];
         fixture.agrees("context_gradient", gradient, GRADIENTS);
     }
+}
+
+/// A family's U-Net with keys of its `config.json` at other values, which are read as those of a base are.
+fn changed(family: &str, changes: &Value) -> UNet {
+    let folder = base::changed(family, "unet/config.json", changes);
+    UNet::new(&Params::root(&seeded("unet")), &ModelFolder::open(folder.path(), None).unwrap().unet)
+}
+
+#[test]
+fn other_values_of_a_key_do_what_they_do_in_python() {
+    let _no_grad = tch::no_grad_guard();
+    let fixture = Fixture::open("sd1/unet_options.safetensors");
+    let timesteps = Tensor::from_slice(&fixture.setting::<Vec<i64>>("timesteps"));
+    let options: Map<String, Value> = fixture.setting("options");
+    assert_eq!(options.len(), 7);
+    for (name, changes) in options {
+        let unet = changed("sd1", &changes);
+        let context = input("unet/context", &[2, 77, 64]);
+        let latents = input("unet/x", &[2, 4, 16, 16]);
+        let guidance = Some(fixture.setting("guidance"));
+        let told = Conditioning { guidance, ..shared(&context) };
+        fixture.agrees(&name, &unet.forward(&latents, &timesteps, &told), OUTPUTS);
+        if fixture.has(&format!("{name}.untold")) {
+            let untold = unet.forward(&latents, &timesteps, &shared(&context));
+            fixture.agrees(&format!("{name}.untold"), &untold, OUTPUTS);
+        }
+    }
+}
+
+#[test]
+fn a_network_without_a_middle_counts_the_layers_that_it_has() {
+    let unet = changed("sd1", &serde_json::json!({ "mid_block_type": null }));
+    assert_eq!(unet.layer_count(), 15);
+    assert_eq!(unet.config().cross_attention_layers(), 15);
 }
 
 #[test]

@@ -366,4 +366,13 @@ fn with_header(old: &Path, path: &Path, needle: &str, other: &str) -> String {
     let size = (header.len() as u64).to_le_bytes();
     std::fs::write(path, [&size, header.as_bytes(), &bytes[end..]].concat()).unwrap();
     ConceptFile::read(path).unwrap_err().to_string()
+
+#[test]
+fn a_record_from_before_padding_was_written_says_nothing_of_it() {
+    let mut base = serde_json::to_value(record().base.unwrap()).unwrap();
+    assert_eq!(base["pad"], 0);
+    base.as_object_mut().unwrap().remove("pad");
+    let base: BaseRecord = serde_json::from_value(base).unwrap();
+    assert_eq!(base.pad, None);
+    assert!(!serde_json::to_string(&base).unwrap().contains("pad"));
 }

@@ -4,22 +4,40 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use models::clip::ClipText;
+use models::folder::ModelFolder;
 use models::params::Params;
 use models::unet::UNet;
 use models::vae::Vae;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize_to_file};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{folder, path, seeded};
+use super::{path, seeded};
 
-/// The family's folder with the seeded weights in it; it is deleted with the returned value.
-pub fn with_weights(family: &str) -> TempDir {
+/// The family's folder without weights and with some keys of a file at other values; it is deleted with the returned value.
+pub fn changed(family: &str, file: &str, changes: &Value) -> TempDir {
     let base = tempfile::tempdir().unwrap();
     for part in ["unet", "vae", "text_encoder", "tokenizer", "scheduler"] {
         copy(&path(&format!("{family}/{part}")), &base.path().join(part));
     }
-    let config = folder(family);
+    let file = base.path().join(file);
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    std::fs::write(&file, config.to_string()).unwrap();
+    base
+}
+
+/// The family's folder with the seeded weights in it.
+pub fn with_weights(family: &str) -> TempDir {
+    filled(changed(family, "unet/config.json", &serde_json::json!({})))
+}
+
+/// A folder with the seeded weights that its configurations ask for.
+pub fn filled(base: TempDir) -> TempDir {
+    let config = ModelFolder::open(base.path(), None).unwrap();
     let weights = seeded("text_encoder");
     ClipText::new(&Params::root(&weights), &config.text_encoder);
     save(weights, &base.path().join("text_encoder/model.safetensors"));

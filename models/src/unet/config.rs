@@ -260,8 +260,9 @@ impl UNetConfig {
         }
         let layers = self.cross_attention_layers();
         if layers > MOST_LAYERS {
-            let found = format!("of {layers} cross-attention layers");
-            return refuse("layers_per_block", found, "a network of at most 256 of them");
+            let found =
+                format!("{}, which makes {layers} cross-attention layers", self.layers_per_block);
+            return refuse("layers_per_block", found, "a number that makes at most 256");
         }
         Ok(())
     }
