@@ -439,3 +439,12 @@ fn a_folder_of_something_else_is_left_alone() {
     fs::write(out.join("plan.json"), "{").expect("written");
     evaluate(&out, &[]).refused(2, &["plan.json does not hold the plan", "another folder"]);
 }
+
+#[test]
+fn an_evaluation_into_a_folder_in_use_is_refused() {
+    let out = scratch("in-use");
+    let lock = pipelines::FolderLock::take(&out).expect("a free folder");
+    evaluate(&out, &[]).refused(2, &["in use", &format!("process {}", std::process::id())]);
+    drop(lock);
+    assert!(!out.join("plan.json").exists());
+}

@@ -75,8 +75,9 @@ fn json_is_one_event_a_line_and_nothing_else_on_stdout() {
     let events: Vec<Value> =
         trained.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let kinds: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    // What is saved has all behind it that its step made.
     let (first, second) =
-        (["step", "saved", "sample", "measured"], ["step", "sample", "measured", "saved", "end"]);
+        (["step", "sample", "measured", "saved"], ["step", "sample", "measured", "saved", "end"]);
     assert_eq!(kinds[..4], ["phase", "phase", "start", "measured"]);
     assert_eq!((&kinds[4..8], &kinds[8..]), (&first as &[_], &second as &[_]));
     assert_eq!(names(&out.join("samples")), ["000001-0.png", "000002-0.png"]);

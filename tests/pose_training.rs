@@ -17,7 +17,7 @@ use pipelines::pose::{
     train_generator,
 };
 use pipelines::train::{Event, Observer, Outcome, Start};
-use pipelines::{Base, DeviceChoice, Error, Precision};
+use pipelines::{Base, DeviceChoice, Error, FolderLock, Precision};
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
@@ -186,6 +186,62 @@ fn a_stopped_run_goes_on_to_the_bit() {
     for (name, tensor) in expected {
         assert_eq!(tensor, found[&name], "{name}");
     }
+}
+
+/// Puts a folder in the way of a file when the run begins.
+struct Obstacle(PathBuf);
+
+impl Observer for Obstacle {
+    fn on(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        if matches!(event, Event::Start { .. }) {
+            std::fs::create_dir(&self.0).unwrap();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Stops at once.
+struct Never;
+
+impl Observer for Never {
+    fn on(&mut self, _: &Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Break(())
+    }
+}
+
+#[test]
+fn a_run_whose_weights_could_not_be_written_has_its_state_and_goes_on_from_there() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = fused(whole.path(), 3, &mut Watcher::default());
+    let file = parts.path().join("fusion.safetensors");
+    let plan = fusion_plan(parts.path(), 3, Start::New).unwrap();
+    let error = train_fusion(&plan, &mut rows(), &mut Obstacle(file.clone())).err().unwrap();
+    assert_eq!(error.exit_code(), 1, "{error}");
+    assert!(error.to_string().contains("fusion.safetensors"), "{error}");
+    std::fs::remove_dir(&file).unwrap();
+    let plan = fusion_plan(parts.path(), 3, Start::Resume).unwrap();
+    let finished = train_fusion(&plan, &mut rows(), &mut Watcher::default()).unwrap();
+    assert_eq!(finished, Outcome::Finished(file.clone()));
+    assert_eq!(tensors(&expected), tensors(&file));
+    // Stopped before it goes on, it still has what it had; and nothing was learnt that could be lost.
+    let stopped = train_fusion(&plan, &mut rows(), &mut Never).unwrap();
+    assert_eq!(stopped, Outcome::Interrupted(Some(file)));
+}
+
+#[test]
+fn a_stage_in_a_folder_in_use_is_refused_and_force_forgets_the_state_of_the_run_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = FolderLock::take(folder.path()).unwrap();
+    let plan = fusion_plan(folder.path(), 2, Start::New).unwrap();
+    let error = train_fusion(&plan, &mut rows(), &mut Watcher::default()).err().unwrap();
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    drop(lock);
+    fused(folder.path(), 1, &mut Watcher::default());
+    let anew = fusion_plan(folder.path(), 2, Start::Overwrite).unwrap();
+    let mut broken = Rows { broken_at: Some(0) };
+    train_fusion(&anew, &mut broken, &mut Watcher::default()).unwrap_err();
+    assert!(!folder.path().join("state.safetensors").exists());
 }
 
 #[test]

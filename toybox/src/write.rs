@@ -40,16 +40,17 @@ pub fn dataset(directory: &Path, count: u64, seed: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a folder for each held-out concept: five photos `0.png` to `4.png`, and `concept.toml` with class and genes.
+/// Writes a folder for each held-out concept with five photos `0.png` to `4.png`, and beside it `NAME.toml` with class and
+/// genes: in a folder to train on there are photos only.
 pub fn concepts(directory: &Path) -> Result<(), Error> {
     for concept in Concept::all() {
-        let directory = directory.join(concept.name);
-        folder(&directory)?;
+        let photos = directory.join(concept.name);
+        folder(&photos)?;
         for (k, scene) in concept.photos().iter().enumerate() {
-            save(&scene.draw(), &directory.join(format!("{k}.png")))?;
+            save(&scene.draw(), &photos.join(format!("{k}.png")))?;
         }
         let genes = toml::to_string(concept).expect("a concept has only strings and numbers");
-        text(&directory.join("concept.toml"), &genes)?;
+        text(&directory.join(format!("{}.toml", concept.name)), &genes)?;
     }
     Ok(())
 }

@@ -90,6 +90,18 @@ fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_part_whose_weights_could_not_be_written_has_no_state_that_says_it_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
+    copy(&shipped, &folder.path().join("base"));
+    fs::create_dir(folder.path().join("base/text_encoder/model.safetensors")).unwrap();
+    let options = options(folder.path(), 1);
+    pretrain(Part::Clip, &options, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(folder.path().join("work/clip").is_dir());
+    assert!(!folder.path().join("work/clip/state.safetensors").exists());
+}
+
+#[test]
 fn a_widened_network_goes_on_where_the_narrow_one_was() {
     let folder = tempfile::tempdir().unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
