@@ -128,7 +128,7 @@ fn going_on_with_other_settings_names_them_and_what_changes_nothing_may_change()
         2,
         &[
             "another configuration",
-            "learning_rate (0.005, 0.1)",
+            "learning_rate (0.0005, 0.1)",
             "flip (false, true)",
             "config.toml",
             "--force",
@@ -140,7 +140,7 @@ fn going_on_with_other_settings_names_them_and_what_changes_nothing_may_change()
     fs::copy(cli::photos().join("0.jpg"), fewer.join("0.jpg")).expect("copied");
     let other = fewer.to_str().expect("UTF-8");
     let refused = train(&out, &["--seed", "1", "--resume", "--photos", other]);
-    refused.refused(2, &["configuration: photos ("]);
+    refused.refused(2, &["which differs in photos ("]);
     assert_eq!(fs::read(out.join("config.toml")).expect("a configuration"), config);
     let harmless = [
         "--save-every",

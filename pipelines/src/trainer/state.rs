@@ -92,8 +92,8 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
         None => return Err(damaged(&path, "not a run's state")),
         Some(found) if found != identity => {
             return Err(Error::Usage(format!(
-                "{} belongs to a run with another configuration: {} (only the number of steps, what is shown and saved under \
-                 way, device and paths may change); give {}, or start again with --force",
+                "{} belongs to a run with another configuration{}; only the number of steps, what is shown and saved under way, \
+                 the device and paths may change: give {}, or start again with --force",
                 path.display(),
                 differing(found, identity),
                 given_before(folder)
@@ -112,16 +112,17 @@ pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
     }
 }
 
-/// What differs between the run that was and the one that is asked for.
+/// Names what differs between the run that was and the one that is asked for, as the end of a clause; empty where the
+/// state, an older one, does not say.
 fn differing(found: &str, identity: &str) -> String {
     let [was, is] = [found, identity].map(serde_json::from_str::<Value>);
     match (was, is) {
-        (Ok(was), Ok(is)) => format!("{} (there, here)", differences(&was, &is).join(", ")),
-        _ => "it was written by another version of this program".to_owned(),
+        (Ok(was), Ok(is)) => format!(", which differs in {}", differences(&was, &is).join(", ")),
+        _ => String::new(),
     }
 }
 
-/// Where the settings of a run are to be found.
+/// Says where the settings of a run are to be found.
 fn given_before(folder: &Path) -> String {
     let config = folder.join("config.toml");
     if config.is_file() {
