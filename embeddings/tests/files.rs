@@ -366,6 +366,7 @@ fn with_header(old: &Path, path: &Path, needle: &str, other: &str) -> String {
     let size = (header.len() as u64).to_le_bytes();
     std::fs::write(path, [&size, header.as_bytes(), &bytes[end..]].concat()).unwrap();
     ConceptFile::read(path).unwrap_err().to_string()
+}
 
 #[test]
 fn a_record_from_before_padding_was_written_says_nothing_of_it() {

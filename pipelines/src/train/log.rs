@@ -74,3 +74,48 @@ impl StepLog {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(folder: &Path) -> String {
+        fs::read_to_string(folder.join("log.jsonl")).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_could_not_be_written_waits_for_the_next_try() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = StepLog::open(folder.path(), 0, true).unwrap();
+        log.write(&Measurement::at(1)).unwrap();
+        let reads_only = File::open(folder.path().join("log.jsonl")).unwrap();
+        let file = std::mem::replace(&mut log.file, reads_only);
+        let error = log.write(&Measurement::at(2)).unwrap_err();
+        assert!(error.to_string().contains("log.jsonl: cannot be written"), "{error}");
+        log.sync().expect_err("a state must not be saved before its line");
+        assert_eq!(text(folder.path()), "{\"step\":1}\n");
+        log.file = file;
+        log.sync().unwrap();
+        log.write(&Measurement::at(3)).unwrap();
+        assert_eq!(text(folder.path()), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n");
+    }
+
+    #[test]
+    fn what_is_made_again_is_dropped_and_so_is_a_line_that_was_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = [
+            r#"{"step":2,"loss":1.0}"#,
+            r#"{"step":2,"likeness":0.5}"#,
+            r#"{"step":3,"loss":1.0}"#,
+            r#"{"step":3,"likeness":0.6}"#,
+            r#"{"step":4,"loss":1.0}"#,
+        ];
+        for (step, recorded, kept) in [(4, true, 5), (3, true, 4), (3, false, 3), (2, true, 2)] {
+            let cut = whole.join("\n") + "\n{\"step\":4,\"like";
+            fs::write(folder.path().join("log.jsonl"), cut).unwrap();
+            let (_, measured) = StepLog::open(folder.path(), step, recorded).unwrap();
+            assert_eq!(text(folder.path()), whole[..kept].join("\n") + "\n");
+            assert_eq!(measured.len(), kept);
+        }
+    }
+}
