@@ -123,6 +123,8 @@ fn what_is_no_concept_is_refused_with_the_reason() {
     let vectors = Tensor::from_slice(&[0f32, f32::NAN]).reshape([2, 1]);
     let nan = ConceptFile::new(&TextualInversion::new("<x>", &vectors), record());
     nan.write(&at("nan.safetensors")).unwrap();
+    let large = at("checkpoint.safetensors");
+    std::fs::File::create(&large).unwrap().set_len(5 << 30).unwrap(); // a hole, no bytes
     let cases = [
         (foreign(folder.path(), "two.safetensors", &two), "clip_g, clip_l"),
         (foreign(folder.path(), "int.safetensors", &[("x", Dtype::I64, &[1, 8])]), "I64"),
@@ -131,8 +133,10 @@ fn what_is_no_concept_is_refused_with_the_reason() {
         (foreign(folder.path(), "empty.safetensors", &[("x", Dtype::F32, &[0, 8])]), "[0, 8]"),
         (plain("a.pt", b"PK\x03\x04rest"), "pickle"),
         (plain("b.bin", b"\x80\x02}q\x00."), "pickle"),
-        (plain("text.safetensors", b"hello, this is no tensor"), "safetensors"),
+        (plain("text.safetensors", b"hello, this is no tensor"), "no safetensors file; give"),
         (plain("zero.safetensors", b""), "safetensors"),
+        (plain("cut.safetensors", b"\x20\0\0\0\0\0\0\0{\"x\""), "not a whole safetensors file"),
+        (large, "bytes, but no concept has more than"),
         (at("nan.safetensors"), "vector 2"),
         (at("absent.safetensors"), "cannot be read"),
     ];

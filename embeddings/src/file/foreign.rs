@@ -19,7 +19,7 @@ const FROM_PICTURE: &str = "import sys, json, base64, torch, safetensors.torch a
     d = json.loads(base64.b64decode(Image.open(sys.argv[1]).text['sd-ti-embedding']))['string_to_param']; \
     s.save_file({k: torch.tensor(v['TORCHTENSOR']) for k, v in d.items()}, sys.argv[2])";
 
-/// The command that converts a file by a Python program.
+/// Gives the command that converts a file by a Python program.
 fn command(program: &str, path: &Path) -> String {
     let quoted = |path: &Path| {
         let text = path.to_string_lossy();
@@ -53,10 +53,14 @@ pub(super) fn refuse_other_formats(path: &Path, bytes: &[u8]) -> Result<(), Stri
         let what = if bytes.is_empty() { "an empty file" } else { "a Git LFS pointer" };
         return Err(format!("{what} and not a concept; copy or fetch it again"));
     }
+    // The header follows its length.
+    if bytes.get(8).is_some_and(|first| *first != b'{') {
+        return Err("no safetensors file; give the file of a concept".into());
+    }
     Ok(())
 }
 
-/// What a file without our record is; other tools name a concept by the key of its tensor or by the file.
+/// Tells what a file without our record is; other tools name a concept by the key of its tensor or by the file.
 pub(super) fn record(path: &Path, tensors: &Tensors) -> Result<(ConceptRecord, Origin), String> {
     let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();

@@ -7,7 +7,7 @@
 
 use tch::Tensor;
 
-/// The shape that a tensor of this shape is written in: `[1, …, 1]`.
+/// Gives the shape that a tensor of this shape is written in: `[1, …, 1]`.
 pub(super) fn around(shape: &[i64]) -> Vec<i64> {
     [&[1], shape, &[1]].concat()
 }

@@ -11,11 +11,22 @@ use super::{
 };
 use crate::{Concept, Cones, Neti, TextualInversion, Xti};
 
+/// Bytes of the largest file that is read; a checkpoint that was given by mistake has more.
+const LARGEST: u64 = 1 << 30;
+
 impl ConceptFile {
     /// Reads a file of ours, or one of another tool that holds a Textual Inversion or an XTI. No pickle is ever
     /// opened.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let invalid = |what: String| FileError::Invalid { path: path.to_owned(), what };
+        if let Ok(size) = fs::metadata(path).map(|file| file.len())
+            && size > LARGEST
+        {
+            let what = format!(
+                "{size} bytes, but no concept has more than {LARGEST}; give the file of a concept"
+            );
+            return Err(invalid(what));
+        }
         let bytes = torch_ext::file::read(path).map_err(|source| FileError::Io {
             path: path.to_owned(),
             verb: "read",
@@ -44,12 +55,12 @@ impl ConceptFile {
                     view.dtype()
                 ))
             })?;
-            refuse_what_is_not_finite(&name, &tensor).map_err(invalid)?;
             let tensor = if version >= FRAMED_VERSION {
                 frame::taken_off(&name, &tensor).map_err(invalid)?
             } else {
                 tensor
             };
+            refuse_what_is_not_finite(&name, &tensor).map_err(invalid)?;
             tensors.insert(name, tensor);
         }
         let (record, origin) = match metadata.get(RECORD_KEY) {
