@@ -20,6 +20,7 @@ pub mod generate;
 pub mod inspect;
 mod judges;
 mod latents;
+mod limits;
 pub mod objective;
 mod output;
 mod painter;

@@ -1,5 +1,6 @@
 //! Reading: our files, and those of other tools that hold the same things.
 
+use std::fs;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};

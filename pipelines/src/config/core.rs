@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::limits::{counts, up_to};
 use crate::objective::{AttentionReduction, CosineAxis, NormPolicy};
 use crate::photos::Augmentation;
 
@@ -62,34 +63,21 @@ impl CoreConfig {
         }
     }
 
-    /// Refuses values that no run can use.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        for (key, value) in [
-            ("lambda_emb", self.lambda_emb),
-            ("lambda_attn", self.lambda_attn),
-            ("refine_learning_rate", self.refine_learning_rate),
-        ] {
-            if !value.is_finite() || value < 0.0 {
-                let text = format!("core.{key} is {value}; give a number of 0 or more");
-                return Err(Error::Usage(text));
-            }
-        }
-        for (key, value) in [
-            ("norm_start", self.norm_start),
-            ("norm_end", self.norm_end),
-            ("refine_largest_move", self.refine_largest_move),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                let text = format!("core.{key} is {value}; give a number from 0 to 1");
-                return Err(Error::Usage(text));
-            }
-        }
-        for (key, value) in [("views", self.views), ("refine_batch_size", self.refine_batch_size)] {
-            if value == 0 {
-                return Err(Error::Usage(format!("core.{key} is 0; give 1 or more")));
-            }
-        }
-        Ok(())
+    /// Refuses numbers that no run can use.
+    pub(super) fn check_numbers(&self) -> Result<(), Error> {
+        let weights =
+            [("core.lambda_emb", self.lambda_emb), ("core.lambda_attn", self.lambda_attn)];
+        up_to(1e9, &weights)?;
+        up_to(1000.0, &[("core.refine_learning_rate", self.refine_learning_rate)])?;
+        let shares = [
+            ("core.norm_start", self.norm_start),
+            ("core.norm_end", self.norm_end),
+            ("core.refine_largest_move", self.refine_largest_move),
+        ];
+        up_to(1.0, &shares)?;
+        let wide = u64::from;
+        counts(1, 1000, &[("core.views", wide(self.views))])?;
+        counts(1, 1000, &[("core.refine_batch_size", wide(self.refine_batch_size))])
     }
 }
 

@@ -25,6 +25,9 @@ const VARIANTS: [(&str, &str, &str); 5] = [
     ("neti", "core", include_str!("../../../configs/train/neti-core.toml")),
 ];
 
+/// Bytes of a key, more than any has.
+const LONGEST_KEY: usize = 100;
+
 /// The table of CoRe's keys, and the variant of other methods that has it.
 const CORE: &str = "core";
 
@@ -66,7 +69,10 @@ impl TrainConfig {
             table.extend(embedded(core).remove_entry(CORE));
         }
         let file = file.map_or(String::new(), |f| f.display().to_string());
-        lay(table, [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)])
+        let layers = [("the preset", variant), (file.as_str(), from_file), ("--set", overrides)];
+        let config: Self = lay(table, layers)?;
+        config.check_numbers()?;
+        Ok(config)
     }
 }
 
@@ -91,7 +97,8 @@ fn lay<T: DeserializeOwned>(mut table: Table, layers: [(&str, Table); 3]) -> Res
     }
     table.try_into().map_err(|e: toml::de::Error| {
         let text = e.to_string().trim().replace('\n', " ");
-        let text = ["u64", "u32", "usize"]
+        let text = text.replace("u32", "a whole number from 0 to 4294967295");
+        let text = ["u64", "usize"]
             .iter()
             .fold(text, |text, kind| text.replace(kind, "a whole number of 0 or more"));
         Error::Usage(format!("configuration: {}", text.replace("f64", "a number")))
@@ -145,18 +152,30 @@ fn merge(table: &mut Table, layer: Table) -> Result<(), String> {
 
 /// Puts `key=value` into `table`; a key may be dotted, and what is no TOML is taken as a string.
 pub fn set(table: &mut Table, setting: &str) -> Result<(), Error> {
-    let Some((key, value)) = setting.split_once('=') else {
-        return Err(Error::Usage(format!("'{setting}' is no setting; write --set key=value")));
+    let refuse = |what: &str| {
+        let start: String = setting.chars().take(60).collect();
+        let rest = if start.len() < setting.len() { "…" } else { "" };
+        Err(Error::Usage(format!("--set '{start}{rest}' {what}")))
     };
+    let Some((key, value)) = setting.split_once('=') else {
+        return refuse("is no setting; write --set key=value");
+    };
+    // Tables lie one in another, and what takes them apart again calls itself: no key has many parts.
+    let long = key.len() > LONGEST_KEY || key.matches('.').count() > 1;
+    if long || key.split('.').any(|part| part.trim().is_empty()) {
+        return refuse(
+            "names no key; write --set key=value, or table.key=value as in core.views=4",
+        );
+    }
     let (key, value) = (key.trim().replace('-', "_"), value.trim());
     let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
     let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
     let (path, last) = key.rsplit_once('.').unwrap_or(("", &key));
     let mut place = table;
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        let inner = place.entry(part).or_insert_with(|| Value::Table(Table::new()));
+    if !path.is_empty() {
+        let inner = place.entry(path).or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = inner else {
-            return Err(Error::Usage(format!("--set: '{part}' of '{key}' is given as no table")));
+            return refuse(&format!("sets a key of '{path}', which is given as no table"));
         };
         place = inner;
     }
@@ -277,6 +296,54 @@ mod tests {
             assert!(error.contains("from 0 to 18446744073709551615"), "{error}");
         }
         assert!(resolve(&["seed=-1"]).unwrap_err().to_string().contains("'-1' is no seed"));
+    }
+
+    #[test]
+    fn a_setting_of_many_dots_or_none_that_names_a_key_is_refused() {
+        let deep = "a.".repeat(60_000) + "b=1";
+        let long = "a".repeat(100_000) + "=1";
+        for setting in
+            [deep.as_str(), &long, "core..views=1", ".views=1", "core.=1", "=1", "core.a.b=1"]
+        {
+            let error = set(&mut Table::new(), setting).unwrap_err().to_string();
+            assert!(error.contains("names no key") && error.len() < 400, "{error}");
+        }
+        let nested = format!("core={}1{}", "[".repeat(60_000), "]".repeat(60_000));
+        assert!(resolve(&[&nested]).is_err());
+    }
+
+    #[test]
+    fn every_number_has_a_range_that_is_checked_wherever_it_comes_from() {
+        let absurd = |value: &Value| match value {
+            Value::Integer(_) => vec!["4294967295"],
+            Value::Float(_) => vec!["1e300", "-1e300", "nan", "inf"],
+            _ => Vec::new(),
+        };
+        let numbers = |text: &str| -> Vec<(String, Value)> {
+            let table = embedded(text);
+            let inner = table.get(CORE).and_then(Value::as_table).into_iter().flatten();
+            let inner = inner.map(|(key, value)| (format!("{CORE}.{key}"), value.clone()));
+            let all = table.iter().map(|(key, value)| (key.clone(), value.clone())).chain(inner);
+            all.filter(|(key, _)| key != "seed").collect()
+        };
+        let mut tried = 0;
+        for (method, text) in METHODS {
+            for (key, value) in numbers(text) {
+                for absurd in absurd(&value) {
+                    let method = format!("method={method}");
+                    let error = resolve(&[&method, &format!("{key}={absurd}")]).unwrap_err();
+                    assert!(error.to_string().starts_with(&format!("{key} is ")), "{error}");
+                    assert_eq!(error.exit_code(), 2);
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried > 200, "{tried}");
+        // A file is checked as flags are, even where nothing is trained, as for a report.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "resolution = 4000000000\n").expect("written");
+        let error = TrainConfig::resolve(None, Some(file.path()), Table::new()).unwrap_err();
+        assert!(error.to_string().contains("resolution is 4000000000"), "{error}");
     }
 
     #[test]

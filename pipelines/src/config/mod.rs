@@ -15,9 +15,13 @@ pub(crate) use layers::layered;
 pub use layers::set;
 pub use seed::parse_seed;
 
+use crate::limits::{counts, shares, up_to, within};
 use crate::photos::Crop;
 use crate::trainer::AdamWConfig;
 use crate::{Error, Precision};
+
+/// The longest run, and the longest time between two of its saves.
+pub(crate) const MOST_STEPS: u64 = 10_000_000;
 
 /// Everything that a training run reads; `configs/train/` explains each key and holds its default. What is an
 /// option is a key of some methods' presets only.
@@ -164,46 +168,63 @@ impl TrainConfig {
         }
     }
 
-    /// Refuses values that no run can use.
+    /// Refuses what no run can use.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let refuse = |text: String| Err(Error::Usage(text));
-        for (key, value) in [
-            ("steps", self.steps),
-            ("batch_size", u64::from(self.batch_size)),
-            ("gradient_accumulation", u64::from(self.gradient_accumulation)),
-            ("clip_skip", self.clip_skip as u64),
-        ] {
-            if value == 0 {
-                return refuse(format!("{key} is 0; give 1 or more"));
-            }
-        }
-        for (key, value) in [
-            ("learning_rate", self.learning_rate),
-            ("weight_decay", self.weight_decay),
-            ("max_grad_norm", self.max_grad_norm),
-            ("min_snr_gamma", self.min_snr_gamma),
-            ("adam_epsilon", self.adam_epsilon),
-        ] {
-            if !value.is_finite() || value < 0.0 {
-                return refuse(format!("{key} is {value}; give a number of 0 or more"));
-            }
-        }
-        if !(0.0..=1.0).contains(&self.lr_end) {
-            return refuse(format!("lr_end is {}; give a share from 0 to 1", self.lr_end));
-        }
-        for (key, value) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                return refuse(format!("{key} is {value}; give a number from 0 to below 1"));
-            }
-        }
+        self.check_numbers()?;
         for (key, empty, flag) in [
             ("photos", self.photos.as_os_str().is_empty(), "--photos DIR"),
             ("output", self.output.as_os_str().is_empty(), "--output DIR"),
         ] {
             if empty {
-                return refuse(format!("{key} is not given; pass {flag}"));
+                return Err(Error::Usage(format!("{key} is not given; pass {flag}")));
             }
         }
-        self.core.as_ref().map_or(Ok(()), CoreConfig::check)
+        Ok(())
+    }
+
+    /// Refuses numbers that no run can use, whatever reads the configuration.
+    pub(super) fn check_numbers(&self) -> Result<(), Error> {
+        let wide = u64::from;
+        counts(1, MOST_STEPS, &[("steps", self.steps)])?;
+        counts(1, 4096, &[("batch_size", wide(self.batch_size))])?;
+        counts(1, 1_000_000, &[("gradient_accumulation", wide(self.gradient_accumulation))])?;
+        counts(1, 1000, &[("clip_skip", self.clip_skip as u64)])?;
+        counts(0, 1000, &[("vectors", wide(self.vectors))])?;
+        counts(0, 8192, &[("resolution", wide(self.resolution))])?;
+        counts(0, 10_000, &[("sample_steps", self.sample_steps as u64)])?;
+        let every = [
+            ("warmup_steps", self.warmup_steps),
+            ("save_every", self.save_every),
+            ("sample_every", self.sample_every),
+            ("validate_every", self.validate_every),
+        ];
+        counts(0, MOST_STEPS, &every)?;
+        // A rate that is too high is found by the loss, which says how far it went.
+        let rate = [("learning_rate", self.learning_rate)];
+        within(&(0.0..=1e38), "a number from 0 up, such as 1e-3", &rate)?;
+        up_to(1000.0, &[("weight_decay", self.weight_decay)])?;
+        let off_at_zero =
+            [("max_grad_norm", self.max_grad_norm), ("min_snr_gamma", self.min_snr_gamma)];
+        up_to(1e9, &off_at_zero)?;
+        up_to(1.0, &[("adam_epsilon", self.adam_epsilon), ("lr_end", self.lr_end)])?;
+        shares(&[("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)])?;
+        let guidance = [("sample_guidance", self.sample_guidance)];
+        within(&(-1000.0..=1000.0), "a number such as 7.5", &guidance)?;
+        for (key, value, most) in [
+            ("bypass_strength", self.bypass_strength, 10.0),
+            ("nested_dropout", self.nested_dropout, 1.0),
+            ("sigma_time", self.sigma_time, 1000.0),
+            ("sigma_layer", self.sigma_layer, 1000.0),
+            ("cap", self.cap, 10.0),
+            ("tail_strength", self.tail_strength, 10.0),
+        ] {
+            up_to(most, &[(key, value.unwrap_or(0.0))])?;
+        }
+        for (key, value, most) in
+            [("hidden_units", self.hidden_units, 4096), ("time_anchors", self.time_anchors, 1000)]
+        {
+            counts(1, most, &[(key, wide(value.unwrap_or(1)))])?;
+        }
+        self.core.as_ref().map_or(Ok(()), CoreConfig::check_numbers)
     }
 }

@@ -10,14 +10,14 @@ use super::contrast::Contrast;
 use super::data::PoseData;
 use super::folder::FolderPairs;
 use super::generator::Dropping;
-use super::limits::{not_negative, positive, shares, sizes, within};
 use super::run::PoseRun;
 use super::shape::{FusionShape, GeneratorShape, Tuning};
 use super::train::{FusionPlan, GeneratorPlan};
 use super::weights::PoseWeights;
 use super::{check_size, parse_size};
-use crate::config::{LrShape, Table, Timesteps, layered};
+use crate::config::{LrShape, MOST_STEPS, Table, Timesteps, layered};
 use crate::evaluate::clip_folder;
+use crate::limits::{counts, not_negative, positive, shares, sizes};
 use crate::train::Start;
 use crate::{Base, DeviceChoice, Error, Precision, base};
 
@@ -104,7 +104,14 @@ impl RunConfig {
         if self.output.as_os_str().is_empty() {
             return Err(Error::Usage("output is not given; pass --output DIR".into()));
         }
-        within(&(..=4096), "at most 4096", &[("batch_size", self.batch_size)])?;
+        counts(1, 4096, &[("batch_size", self.batch_size as u64)])?;
+        counts(1, 1_000_000, &[("gradient_accumulation", self.gradient_accumulation)])?;
+        counts(
+            0,
+            MOST_STEPS,
+            &[("warmup_steps", self.warmup_steps), ("save_every", self.save_every)],
+        )?;
+        counts(1, MOST_STEPS, &[("steps", self.steps)])?;
         Ok(PoseRun {
             output: self.output.clone(),
             config: toml::to_string(all).expect("strings, numbers and lists are TOML"),
@@ -461,6 +468,16 @@ mod tests {
         assert_eq!((first.batch_size, first.learning_rate, first.weight_decay), (48, 1e-5, 1e-4));
         assert_eq!((second.batch_size, second.accumulation, second.learning_rate), (42, 3, 1e-4));
         assert_eq!(first.output, PathBuf::from("out"));
+    }
+
+    #[test]
+    fn numbers_that_make_no_run_are_refused_by_their_keys() {
+        for key in ["steps", "batch_size", "gradient_accumulation", "warmup_steps", "save_every"] {
+            let settings = [&format!("{key}=4611686018427387904"), "output=out"];
+            let config = FusionConfig::resolve(None, None, overrides(&settings)).unwrap();
+            let error = config.run.run(Start::New, &config).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key} is 4611686018427387904; give")), "{error}");
+        }
     }
 
     #[test]

@@ -23,7 +23,6 @@ mod generate;
 mod generator;
 mod guidance;
 pub mod joints;
-mod limits;
 pub mod metrics;
 mod networks;
 mod openpose;

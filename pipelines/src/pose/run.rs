@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
-use super::limits::{not_negative, positive, within};
 use crate::config::LrShape;
+use crate::limits::{not_negative, positive, within};
 use crate::train::{Event, Observer, Outcome, Start, StepLog, write_config};
 use crate::trainer::{AdamW, AdamWConfig, Average, LearningRate, Stop, TrainStep, Trainer, state};
 use crate::{DeviceChoice, Error, FolderLock, Precision};

@@ -61,11 +61,6 @@ impl ConesSlots {
         };
         let (cap, tail_strength) =
             (given(config.cap, "cap")?, given(config.tail_strength, "tail_strength")?);
-        for (key, value) in [("cap", cap), ("tail_strength", tail_strength)] {
-            if !(0.0..=10.0).contains(&value) {
-                return refuse(format!("{key} is {value}; give a number from 0 to 10"));
-            }
-        }
         Ok(Self { rows, tail, cap, tail_strength })
     }
 

@@ -313,13 +313,8 @@ impl TrainPlan {
 
     /// Sample pictures fail now rather than in the middle of the run.
     fn check_sampling(&self) -> Result<(), Error> {
-        let TrainConfig { sample_steps: steps, sample_guidance: guidance, .. } = self.config;
-        if !guidance.is_finite() {
-            let text = format!("sample_guidance is {guidance}; give a finite number such as 7.5");
-            return Err(Error::Usage(text));
-        }
         let (kind, config) = (SamplerKind::DpmPlusPlus2M, SamplerConfig::default());
-        samplers::build(kind, &self.base.folder.scheduler, &config, steps)?;
+        samplers::build(kind, &self.base.folder.scheduler, &config, self.config.sample_steps)?;
         Ok(())
     }
 
