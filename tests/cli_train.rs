@@ -404,3 +404,23 @@ fn negative_numbers_are_values_and_told_as_such() {
         assert!(run.code == 2 && said, "{}", run.err);
     }
 }
+
+#[test]
+fn a_run_begins_with_the_values_of_any_file_that_can_be_drawn() {
+    let draw = torch_ext::Generator::cpu(4);
+    for (name, key, shape, count) in [
+        ("key", "<foo-bar>", &[1, 64][..], "1"),
+        ("one", "emb_params", &[64], "1"),
+        ("web-ui", "*", &[2, 64], "2"),
+    ] {
+        let (file, values) = (scratch(&format!("{name}.safetensors")), draw.randn(shape) * 0.1);
+        tch::Tensor::write_safetensors(&[(key, &values)], &file).expect("written");
+        let out = scratch(&format!("from-{name}"));
+        let more = ["--warm-start", path(&file), "--lr", "0", "--steps", "1", "--vectors"];
+        train(&out, &[&more[..], &[count]].concat()).paths();
+        let expected = Vec::<f32>::try_from(values.reshape([-1])).expect("numbers");
+        assert_eq!(vectors(&out), expected, "{name}");
+        train(&out, &[&more[..], &["3", "--force"]].concat())
+            .refused(4, &["cannot be gone on with", "3 are to be trained", "--vectors"]);
+    }
+}

@@ -121,7 +121,7 @@ impl TrainPlan {
         config.vectors = vectors(&config, initializer.as_deref(), &tokenizer)?;
         let method = Method::new(&config, &base)?;
         let begins = !config.warm_start.as_os_str().is_empty() && start != Start::Resume;
-        let warm_start = begins.then(|| warm_start::read(&config.warm_start, &base)).transpose()?;
+        let warm_start = begins.then(|| warm_start::read(&config, &base)).transpose()?;
         let resolution = match i64::from(config.resolution) {
             0 => base.resolution(),
             pixels => pixels,

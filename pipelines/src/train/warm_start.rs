@@ -8,13 +8,34 @@ use embeddings::file::ConceptFile;
 use serde_json::Value;
 use tch::Tensor;
 
+use crate::config::TrainConfig;
 use crate::{Base, Error};
 
-/// The concept's file, if it is for this base.
-pub(super) fn read(path: &Path, base: &Base) -> Result<ConceptFile, Error> {
+/// Reads the concept's file, of any program, if it is for this base and of what the configuration trains.
+pub(super) fn read(config: &TrainConfig, base: &Base) -> Result<ConceptFile, Error> {
+    let path = &config.warm_start;
     let file = ConceptFile::read(path)?;
     base.check_concept(&file)?;
+    // They differ in the loss, not in what is learnt.
+    let learnt = |method: &str| if method == "core" { "ti" } else { method }.to_owned();
+    let method = &file.record.method;
+    if learnt(method) != learnt(&config.method) {
+        let what = format!("it is of the method {method}, but {} is to be trained", config.method);
+        return refuse(path, &what, &format!("pass --method {method}"));
+    }
+    let (found, wanted) = (file.num_vectors(), config.vectors);
+    if ["ti", "core", "xti"].contains(&method.as_str()) && found != wanted as usize {
+        let what = format!("it has {found} vectors, but {wanted} are to be trained");
+        return refuse(path, &what, &format!("pass --vectors {found}"));
+    }
     Ok(file)
+}
+
+fn refuse<T>(path: &Path, what: &str, way: &str) -> Result<T, Error> {
+    Err(Error::Incompatible(format!(
+        "{} cannot be gone on with: {what}; {way}, or train without --warm-start",
+        path.display()
+    )))
 }
 
 /// Gives a concept all values of a file, what is not trained among them; it must have the same tensors and settings.
@@ -23,33 +44,29 @@ pub(super) fn copy_into(
     path: &Path,
     file: &ConceptFile,
 ) -> Result<(), Error> {
-    let refuse = |what: String| {
-        Err(Error::Incompatible(format!(
-            "{} cannot be gone on with: {what}; give the settings that it was trained with, or train without --warm-start",
-            path.display()
-        )))
-    };
-    let method = &file.record.method;
-    let theirs: BTreeMap<&str, &Tensor> = file.tensors().collect();
+    let refuse = |what: &str| refuse(path, what, "give the settings that it was trained with");
+    // As the concept names and shapes them: another program's file may do it otherwise.
+    let theirs = file.concept();
+    let mut left: BTreeMap<String, Tensor> = theirs.tensors().into_iter().collect();
     let mut pairs = Vec::new();
     for (name, own) in concept.tensors() {
-        let Some(found) = theirs.get(&*name) else {
-            return refuse(format!("it is of the method {method} and has no {name}"));
+        let Some(found) = left.remove(&name) else {
+            return refuse(&format!("it has no {name}, which is to be trained"));
         };
         if found.size() != own.size() {
             let (found, own) = (found.size(), own.size());
-            return refuse(format!("its {name} is {found:?}, {own:?} is to be trained"));
+            return refuse(&format!("its {name} is {found:?}, {own:?} is to be trained"));
         }
-        pairs.push((own, *found));
+        pairs.push((own, found));
     }
-    if theirs.len() != pairs.len() {
-        return refuse(format!("it is of the method {method} and holds more"));
+    if let Some(name) = left.keys().next() {
+        return refuse(&format!("it has a {name}, which is not to be trained"));
     }
-    if let Some(key) = differing(&concept.settings(), &file.concept().settings()) {
-        return refuse(format!("its {key} is another"));
+    if let Some(key) = differing(&concept.settings(), &theirs.settings()) {
+        return refuse(&format!("its {key} is another"));
     }
     for (mut own, found) in pairs {
-        tch::no_grad(|| own.copy_(found));
+        tch::no_grad(|| own.copy_(&found));
     }
     Ok(())
 }
