@@ -279,6 +279,9 @@ pub struct TrainArgs {
     /// Steps between saves
     #[arg(long, value_name = "STEPS", alias = "save-steps")]
     save_every: Option<u32>,
+    /// Write a concept file that tells only what drawing it needs: method, word, class, settings and the base's sketch
+    #[arg(long)]
+    no_metadata: bool,
     /// Steps between losses at fixed photos, noises and timesteps; 0 is never
     #[arg(long, value_name = "STEPS")]
     validate_every: Option<u32>,
@@ -357,6 +360,7 @@ impl TrainArgs {
             ("sample_prompts", (!samples.is_empty()).then(|| Value::from(samples.clone()))),
             ("sample_every", small(self.sample_every)),
             ("save_every", small(self.save_every)),
+            ("metadata", self.no_metadata.then_some(Value::from(false))),
             ("validate_every", small(self.validate_every)),
             ("clip", path(self.clip.as_ref())),
             ("keep_best", text(self.keep_best.as_ref())),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use cli::{base, photos, run, scratch, train};
+use cli::{base, finish, personalize, photos, run, scratch, spawn, train, train_command};
 use serde_json::Value;
 
 /// Something that would be a picture, a script or an entity if it were not escaped.
@@ -81,6 +81,11 @@ fn read(html: &str, from: &str, to: &str) -> Vec<String> {
 
 /// The first command of a report, done in a shell.
 fn do_again(folder: &Path) -> PathBuf {
+    do_again_at(folder, &[])
+}
+
+/// [`do_again`] with these variables.
+fn do_again_at(folder: &Path, variables: &[(&str, &Path)]) -> PathBuf {
     let html = report(folder);
     let command = read(&html, "<pre class=\"command\" tabindex=\"0\"><code>", "</code>").remove(0);
     let program = Path::new(env!("CARGO_BIN_EXE_personalize"));
@@ -91,7 +96,7 @@ fn do_again(folder: &Path) -> PathBuf {
     for variable in ["PERSONALIZE_BASE", "PERSONALIZE_DEVICE", "PERSONALIZE_CONFIG"] {
         shell.env_remove(variable);
     }
-    let done = shell.output().expect("a shell");
+    let done = shell.envs(variables.iter().copied()).output().expect("a shell");
     assert!(done.status.success(), "{command}\n{}", String::from_utf8_lossy(&done.stderr));
     PathBuf::from(format!("{}-again", folder.display()))
 }
@@ -279,4 +284,30 @@ fn a_browser_opens_both_reports_without_a_fault_and_the_slider_moves() {
         return eprintln!("{told}");
     }
     assert!(checked.status.success(), "{told}");
+}
+
+#[test]
+fn a_report_names_no_home_and_its_command_finds_it() {
+    let home = scratch("the home of someone");
+    fs::create_dir_all(home.join("my photos")).expect("a folder");
+    for file in fs::read_dir(photos()).expect("photos") {
+        let file = file.expect("a photo");
+        fs::copy(file.path(), home.join("my photos").join(file.file_name())).expect("copied");
+    }
+    let out = home.join("runs/a cat's");
+    let mut command = train_command(&out, &["--photos", path(&home.join("my photos"))]);
+    command.env("HOME", &home);
+    let trained = finish(spawn(command));
+    assert_eq!(trained.paths()[0], out.join("cat.safetensors"));
+    let named = |html: &str| html.contains(path(&home));
+    assert!(!named(&report(&out)), "the report names the home");
+    assert!(fs::read_to_string(out.join("config.toml")).expect("a file").contains(path(&home)));
+    let again = do_again_at(&out, &[("HOME", &home)]);
+    assert!(again.starts_with(&home) && again.join("cat.safetensors").is_file());
+    // What is not there any more is said by its path, from the home on.
+    fs::rename(home.join("my photos"), home.join("moved")).expect("renamed");
+    let mut command = personalize();
+    command.arg("report").arg(&out).env("HOME", &home);
+    finish(spawn(command)).paths();
+    assert!(!named(&report(&out)) && report(&out).contains("~/my photos"));
 }

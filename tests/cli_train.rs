@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "shared by the tests of the command line")]
 mod cli;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cli::{
-    base, changed_base, finish, interrupt, log_lines, photos, run, scratch, spawn, state,
+    base, changed_base, finish, generate, interrupt, log_lines, photos, run, scratch, spawn, state,
     step_lines, train, train_command,
 };
 use embeddings::file::ConceptFile;
@@ -375,6 +376,57 @@ fn captions_own_templates_phrases_and_random_starts_are_taken() {
     train(&one, &["--init-random", "--class=", "--lr", "0", "--seed", "1"]).paths();
     train(&other, &["--init-random", "--class=", "--lr", "0", "--seed", "2"]).paths();
     assert_ne!(vectors(&one), vectors(&other));
+}
+
+/// The metadata of a concept file.
+fn metadata(file: &Path) -> HashMap<String, String> {
+    let bytes = fs::read(file).expect("a concept");
+    let header = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors").1;
+    header.metadata().clone().expect("metadata")
+}
+
+#[test]
+fn a_concept_file_tells_no_place_on_disk_and_without_metadata_only_what_drawing_needs() {
+    let (out, templates) = (scratch("told/run"), scratch("told/templates.txt"));
+    fs::create_dir_all(&out).expect("a folder");
+    fs::write(&templates, "a photo of a {}\n").expect("written");
+    let named = ["--templates", path(&templates), "--save-every", "1"];
+    train(&out, &named).paths();
+    let folder = out.parent().expect("a folder").parent().expect("a folder");
+    let tells = |file: &Path, what: &str| {
+        String::from_utf8_lossy(&fs::read(file).expect("a file")).contains(what)
+    };
+    assert!(tells(&out.join("config.toml"), path(folder)), "a run may be repeated");
+    for file in ["cat.safetensors", "snapshots/cat-000001.safetensors"].map(|file| out.join(file)) {
+        assert!(tells(&file, "templates.txt"), "the names are there");
+        for word in [path(folder), path(photos()), path(base("sd1")), env!("CARGO_MANIFEST_DIR")] {
+            assert!(!tells(&file, word), "{} names {word}", file.display());
+        }
+    }
+
+    let bare = ["--templates", path(&templates), "--no-metadata", "--force"];
+    let file = train(&out, &bare).paths().remove(0);
+    let told = metadata(&file);
+    let mut keys: Vec<&String> = told.keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["format", "personalize.concept", "personalize.format_version"]);
+    let record: Value = serde_json::from_str(&told["personalize.concept"]).expect("JSON");
+    let keys = |value: &Value| -> Vec<String> {
+        value.as_object().expect("a table").keys().cloned().collect()
+    };
+    assert_eq!(keys(&record), ["method", "token", "class", "base"]);
+    assert!(!keys(&record["base"]).contains(&"name".to_owned()));
+    assert!(!record["base"]["sketch"].as_array().expect("numbers").is_empty());
+    let drawn =
+        generate(&scratch("told/drawn"), &["--concept", path(&file), "--prompt", "a <cat>"]);
+    drawn.paths();
+    assert_eq!(drawn.err, "", "the base is known by its sketch");
+    let shown = run(&["concept", "inspect", path(&file)]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(!shown.out.contains("seed") && shown.out.contains("<cat>"), "{}", shown.out);
+    // What the file tells is no part of what is learnt.
+    let on = ["--templates", path(&templates), "--resume", "--steps", "3"];
+    assert!(metadata(&train(&out, &on).paths()[0])["personalize.concept"].contains("seed"));
 }
 
 #[test]

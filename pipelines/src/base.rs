@@ -108,7 +108,7 @@ impl Base {
     pub fn check_concept(&self, file: &ConceptFile) -> Result<(), Error> {
         let (concept, name) = (file.concept(), &self.record.name);
         let refuse = |what: String| {
-            let trained_on = file.record.base.as_ref();
+            let trained_on = file.record.base.as_ref().filter(|base| !base.name.is_empty());
             let trained_on = trained_on.map_or(String::new(), |base| format!(" ({})", base.name));
             let token = &file.record.token;
             Err(Error::Incompatible(format!(
@@ -151,10 +151,10 @@ impl Base {
                 return Some(format!(
                     "the concept {token} was trained on {}, whose vocabulary differs from that of {name}; it may not \
                      look the same",
-                    base.name
+                    base.called()
                 ));
             }
-            Some(base) => (base.name.as_str(), base.pad),
+            Some(base) => (base.called(), base.pad),
             None => ("another program", None),
         };
         if pad.is_some() && pad != self.record.pad {

@@ -84,6 +84,7 @@ fn run(
         Err(Stop::NoBatch(error) | Stop::Failed(error)) => return Err(error),
     }
     let misfit = if before > 0.0 { fit.distance() / before } else { 0.0 };
+    let bare = file.record.is_bare();
     let record = ConceptRecord {
         method: "ti".to_owned(),
         steps: request.steps,
@@ -96,6 +97,7 @@ fn run(
         ),
         ..file.record
     };
+    let record = if bare { record.bare() } else { record };
     ConceptFile::new(&student, record).write(&request.output)?;
     Ok(Some(Distilled { misfit, path: request.output.clone() }))
 }

@@ -70,7 +70,7 @@ pub fn inspect(file: &Path, base: Option<&Path>, as_json: bool) -> Result<ExitCo
         lines.extend(beside(vocabulary));
     }
     lines.push(("written by", origin));
-    if concept.origin == Origin::Native {
+    if !record.is_bare() {
         lines.extend([
             (
                 "trained",
@@ -83,7 +83,7 @@ pub fn inspect(file: &Path, base: Option<&Path>, as_json: bool) -> Result<ExitCo
     if let Some(base) = &record.base {
         lines.push((
             "base",
-            format!("{} ({}, {} px)", base.name, base.prediction_type, base.resolution),
+            format!("{} ({}, {} px)", base.called(), base.prediction_type, base.resolution),
         ));
     }
     for (name, value) in lines {

@@ -146,7 +146,7 @@ impl ConceptFile {
         Ok(hex(&Sha256::digest(&bytes)))
     }
 
-    /// Whether it is token vectors, which other programs read.
+    /// Tells whether it is token vectors, which other programs read.
     fn is_plain(&self) -> bool {
         TOKEN_VECTORS.contains(&self.record.method.as_str())
     }
@@ -155,18 +155,22 @@ impl ConceptFile {
     fn header(&self, path: &Path, entries: Map<String, Value>, data: &[u8]) -> String {
         let record = &self.record;
         let version = if self.is_plain() { FIRST_VERSION } else { FORMAT_VERSION };
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut metadata = BTreeMap::from([
             ("format", "pt".to_owned()),
             (VERSION_KEY, version.to_string()),
             (RECORD_KEY, serde_json::to_string(record).expect("a record is plain data")),
-            ("modelspec.sai_model_spec", "1.0.1".to_owned()),
-            ("modelspec.implementation", "diffusers".to_owned()),
-            ("modelspec.title", stem.into_owned()),
-            ("modelspec.trigger_phrase", record.token.clone()),
-            ("modelspec.hash_sha256", format!("0x{}", hex(&Sha256::digest(data)))),
         ]);
-        if let Some(base) = &record.base {
+        if !record.is_bare() {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            metadata.extend([
+                ("modelspec.sai_model_spec", "1.0.1".to_owned()),
+                ("modelspec.implementation", "diffusers".to_owned()),
+                ("modelspec.title", stem.into_owned()),
+                ("modelspec.trigger_phrase", record.token.clone()),
+                ("modelspec.hash_sha256", format!("0x{}", hex(&Sha256::digest(data)))),
+            ]);
+        }
+        if let Some(base) = record.base.as_ref().filter(|_| !record.is_bare()) {
             let prediction = if base.prediction_type == "v_prediction" { "v" } else { "epsilon" };
             metadata.extend([
                 ("modelspec.architecture", base.architecture(&record.method)),

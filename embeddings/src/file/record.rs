@@ -5,6 +5,10 @@ use serde_json::Value;
 
 use super::TOKEN_VECTORS;
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// What is known of a concept besides its vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConceptRecord {
@@ -19,25 +23,25 @@ pub struct ConceptRecord {
     #[serde(default)]
     pub base: Option<BaseRecord>,
     /// Optimiser steps behind it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub steps: u64,
     /// The learning rate that was in force, after any scaling.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub learning_rate: f64,
     /// The run's seed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub seed: u64,
     /// SHA-256 of the photos and captions, hexadecimal.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub photos: String,
     /// The version of this tool.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tool_version: String,
     /// Unix time of writing, in seconds.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub created: u64,
-    /// The resolved configuration, TOML.
-    #[serde(default)]
+    /// The resolved configuration, TOML, without the places of files.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub config: String,
     /// What the method needs besides tensors to draw the concept.
     #[serde(default, skip_serializing_if = "Value::is_null")]
@@ -45,6 +49,23 @@ pub struct ConceptRecord {
 }
 
 impl ConceptRecord {
+    /// Keeps what is needed to draw the concept, and nothing of how it was made: method, word, class, settings, and what tells its
+    /// base from another, but not its name.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self {
+            class: self.class,
+            base: self.base.map(|base| BaseRecord { name: String::new(), ..base }),
+            settings: self.settings,
+            ..Self::foreign(&self.method, self.token)
+        }
+    }
+
+    /// Tells whether nothing is said of how the concept was made.
+    pub fn is_bare(&self) -> bool {
+        self.tool_version.is_empty()
+    }
+
     /// What another tool's file says: a method and a word.
     pub(super) fn foreign(method: &str, token: String) -> Self {
         Self {
@@ -67,7 +88,8 @@ impl ConceptRecord {
 /// The base that a concept was trained against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaseRecord {
-    /// The folder's name.
+    /// The folder's name; empty where it is not told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// D, the width of token vectors.
     pub width: i64,
@@ -83,6 +105,11 @@ pub struct BaseRecord {
 }
 
 impl BaseRecord {
+    /// Gives the name to call it by in a sentence.
+    pub fn called(&self) -> &str {
+        if self.name.is_empty() { "a base whose name its file does not tell" } else { &self.name }
+    }
+
     /// The family by its width, for people.
     pub fn family(width: i64) -> String {
         match width {

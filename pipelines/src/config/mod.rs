@@ -3,6 +3,7 @@
 mod core;
 mod layers;
 pub(crate) mod seed;
+mod shared;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub use self::core::{AttentionMode, CoreConfig, NormShape};
 pub(crate) use layers::layered;
 pub use layers::set;
 pub use seed::parse_seed;
+pub(crate) use shared::last_name;
 
 use crate::limits::{counts, shares, up_to, within};
 use crate::photos::Crop;
@@ -78,6 +80,7 @@ pub struct TrainConfig {
     #[serde(with = "seed")]
     pub seed: u64,
     pub output: PathBuf,
+    pub metadata: bool,
     pub save_every: u64,
     pub sample_prompts: Vec<String>,
     pub sample_every: u64,

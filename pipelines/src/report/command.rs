@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use maud::{Markup, html};
 
-use super::page;
+use super::{home, page};
 use crate::config::word;
 use crate::evaluate::EvaluateRequest;
 
@@ -23,8 +23,7 @@ impl Command {
     }
 
     fn flag(&mut self, flag: &str, value: &str) {
-        // A NUL is the only thing that cannot be quoted, and no argument that arrived holds one.
-        let quoted = shlex::try_quote(value).map_or_else(|_| value.to_owned(), Into::into);
+        let quoted = quoted(value, home::folder().as_deref());
         let between = if value.starts_with('-') { '=' } else { ' ' };
         self.0.push(format!("{flag}{between}{quoted}"));
     }
@@ -41,6 +40,20 @@ impl Command {
 
     fn text(&self) -> String {
         self.0.join(" \\\n  ")
+    }
+}
+
+/// Quotes a value for a shell; the home folder, which a report that is passed on should not name, as the variable that holds it.
+fn quoted(value: &str, home: Option<&str>) -> String {
+    // A NUL is the only thing that cannot be quoted, and no argument that arrived holds one.
+    let quoted = |text: &str| match text {
+        "" => String::new(),
+        text => shlex::try_quote(text).map_or_else(|_| text.to_owned(), Into::into),
+    };
+    match home.and_then(|home| home::split(value, home)) {
+        Some((before, after)) => format!("{}\"$HOME\"{}", quoted(before), quoted(after)),
+        None if value.is_empty() => "''".to_owned(),
+        None => quoted(value),
     }
 }
 
@@ -141,11 +154,27 @@ mod tests {
                 "my runs/a 'cat'-again"
             ]
         );
+        assert_eq!(quoted("", None), "''");
         let mut command = Command::new("evaluate");
         command.flag("--negative-prompt", "-dark <b>");
         assert_eq!(
             shlex::split(&command.text().replace("\\\n", "")).unwrap()[2..],
             ["--negative-prompt=-dark <b>"]
         );
+    }
+
+    #[test]
+    fn the_home_folder_is_the_shell_s_variable() {
+        let home = Some("/home/my name");
+        for (value, shown) in [
+            ("/home/my name/runs/cat", r#""$HOME"/runs/cat"#),
+            ("/home/my name", r#""$HOME""#),
+            ("<my cat>=/home/my name/a b", r#"'<my cat>='"$HOME"'/a b'"#),
+            ("/home/my names/cat", "'/home/my names/cat'"),
+            ("/mnt/home/my name/cat", "'/mnt/home/my name/cat'"),
+        ] {
+            assert_eq!(quoted(value, home), shown);
+        }
+        assert_eq!(quoted("/root/cat", None), "/root/cat");
     }
 }

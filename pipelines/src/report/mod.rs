@@ -5,6 +5,7 @@ mod attention;
 mod command;
 mod curves;
 mod evaluation;
+mod home;
 mod page;
 mod quantities;
 mod run;

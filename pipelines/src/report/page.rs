@@ -7,6 +7,8 @@ use image::{RgbImage, imageops};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
+use super::home;
+
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
@@ -95,7 +97,7 @@ pub(super) fn picture(pixels: &RgbImage, side: u32, alt: &str) -> Markup {
 
 /// A sentence in the place of something that is not there.
 pub(super) fn notice(text: &str) -> Markup {
-    html! { p.notice { (text) } }
+    html! { p.notice { (home::shortened(text)) } }
 }
 
 /// A command to be copied.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use embeddings::Concept;
-use embeddings::file::ConceptFile;
+use embeddings::file::{ConceptFile, ConceptRecord};
 use maud::{Markup, html};
 
 use super::attention::{self, Maps, Subject, Words};
@@ -12,7 +12,7 @@ use super::page::{self, SIDE, Section};
 use super::samples::Samples;
 use super::{command, curves, quantities};
 use crate::base::check_largest;
-use crate::config::{Table, TrainConfig};
+use crate::config::{Table, TrainConfig, last_name};
 use crate::photos::{self, PhotoSet};
 use crate::{Base, DeviceChoice, Error};
 
@@ -91,6 +91,11 @@ fn photos_as_used(config: &TrainConfig, base: Option<&Base>) -> Result<PhotoSet,
 }
 
 impl Run<'_> {
+    /// Gives what the concept's file says of its training, if it says anything.
+    fn record(&self) -> Option<&ConceptRecord> {
+        self.concept.as_ref().map(|file| &file.record).filter(|record| !record.is_bare())
+    }
+
     /// The sample prompts with the concept's word in them.
     fn prompts(&self) -> Vec<String> {
         let config = &self.config;
@@ -103,9 +108,9 @@ impl Run<'_> {
             done if done >= config.steps => format!("{done}, all of them"),
             done => format!("{done} of {}: it was ended before", config.steps),
         };
-        let record = self.concept.as_ref().map(|file| &file.record);
+        let record = self.record();
         let base = record.and_then(|record| record.base.as_ref()).map(|base| {
-            format!("{} ({} px, {})", base.name, base.resolution, base.prediction_type)
+            format!("{} ({} px, {})", base.called(), base.resolution, base.prediction_type)
         });
         let kept = record.map(|record| record.steps).filter(|step| *step != self.steps);
         let kept = kept.map(|step| format!("the concept of step {step}"));
@@ -113,7 +118,7 @@ impl Run<'_> {
             ("concept", config.concept.clone()),
             ("class", config.class.clone()),
             ("method", config.method.clone()),
-            ("base", base.unwrap_or_else(|| config.base.display().to_string())),
+            ("base", base.unwrap_or_else(|| last_name(&config.base))),
             ("steps", steps),
             ("kept", kept.unwrap_or_default()),
             ("batch", format!("{} x {}", config.gradient_accumulation, config.batch_size)),
@@ -139,7 +144,7 @@ impl Run<'_> {
                 return page::notice(&format!("The photos cannot be shown any more: {error}"));
             }
         };
-        let known = self.concept.as_ref().map(|file| &file.record.photos);
+        let known = self.record().map(|record| &record.photos);
         let pictures: Vec<(Markup, String)> = set
             .photos
             .iter()
@@ -178,7 +183,8 @@ impl Run<'_> {
                 clip_skip: self.config.clip_skip,
                 place: (device, self.config.precision.resolve(device)),
             };
-            attention::maps(&words, &self.subjects(&*concept, file.record.steps)?, flow)
+            let step = self.record().map_or(self.steps, |record| record.steps);
+            attention::maps(&words, &self.subjects(&*concept, step)?, flow)
         };
         attention::shown(&self.config.concept, maps())
     }
@@ -217,8 +223,8 @@ impl Run<'_> {
     fn configuration(&self) -> Markup {
         html! {
             details {
-                summary { "Every key as it was in force (config.toml)" }
-                pre { code { (self.config.to_toml()) } }
+                summary { "Every key as it was in force (config.toml), of each path its last name" }
+                pre { code { (self.config.to_shared_toml()) } }
             }
         }
     }

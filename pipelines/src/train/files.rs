@@ -175,9 +175,10 @@ impl<'a> RunFiles<'a> {
             photos: plan.photos_hash.clone(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             created: seconds,
-            config: config.to_toml(),
+            config: config.to_shared_toml(),
             settings: serde_json::Value::Null, // the concept's own, put in by the file
         };
+        let record = if config.metadata { record } else { record.bare() };
         ConceptFile::new(self.concept, record).write(path)?;
         Ok(())
     }

@@ -430,6 +430,7 @@ fn identity(
         base: PathBuf::new(),
         device: String::new(),
         gradient_checkpointing: false,
+        metadata: true,
         save_every: 0,
         sample_prompts: Vec::new(),
         sample_every: 0,
