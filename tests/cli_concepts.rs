@@ -31,7 +31,7 @@ fn concept(method: &str) -> &'static str {
         let out = scratch(&format!("learnt-{method}"));
         let small: &[&str] = if method == "neti" { &SMALL } else { &[] };
         let more = ["--method", method, "--gradient-accumulation", "1", "--lr", "0.01"];
-        let more = [&more[..], &["--set", "warmup_steps=0"]].concat();
+        let more = [&more[..], &["--set", "warmup_steps=0", "--batch-size", "1"]].concat();
         let trained = train(&out, &[&more, small].concat());
         assert_eq!(trained.err, "");
         trained.paths().remove(0)
@@ -77,6 +77,7 @@ fn a_run_begins_with_the_values_of_a_file() {
         let small: &[&str] = if method == "neti" { &SMALL } else { &[] };
         // Another seed: another mapper's frequencies, were they not the file's. At a rate of 0 nothing moves.
         let own = ["--method", method, "--warm-start", file, "--lr", "0", "--steps", "1"];
+        let own = [&own[..], &["--batch-size", "1"]].concat();
         train(&out, &[&own[..], small, &["--seed", "9", "--force"], more].concat())
     };
     for method in METHODS {
@@ -114,6 +115,7 @@ fn a_text_encoder_in_half_precision_leaves_a_finite_concept() {
     for method in ["xti", "neti"] {
         let out = scratch(&format!("half-{method}"));
         let half = ["--method", method, "--gradient-accumulation", "1", "--precision", "bf16"];
+        let half = [&half[..], &["--batch-size", "1"]].concat();
         train(&out, &[&half[..], if method == "neti" { &SMALL } else { &[] }].concat()).paths();
         for record in step_lines(&out) {
             assert!(record["gradient_norm"].as_f64() > Some(0.0), "{method}: {record}");

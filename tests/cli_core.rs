@@ -360,7 +360,7 @@ fn refining_tells_people_what_it_did_and_what_it_cannot_do() {
 #[test]
 fn refining_takes_token_vectors_only_and_leaves_prompts_of_others_alone() {
     let out = scratch("layered");
-    train(&out, &["--method", "xti", "--gradient-accumulation", "1"]).paths();
+    train(&out, &["--method", "xti", "--batch-size", "1"]).paths();
     let layered = format!("<y>={}", path(&out.join("cat.safetensors")));
     let both = ["--concept", path(trained()), "--concept", &layered, "--refine", "2", "--json"];
     let draw = |prompts: &[&str]| {

@@ -191,7 +191,7 @@ fn the_command_in_a_report_does_the_same_again() {
 fn attention_is_shown_for_every_method_and_on_the_photos_where_there_is_no_sample() {
     for (method, more) in [
         ("ti", ["--vectors", "2"].as_slice()),
-        ("xti", &[]),
+        ("xti", &["--batch-size", "1"]),
         ("neti", &[]),
         ("cones", &[]),
         ("cones", &["--slots", "prompt"]),
