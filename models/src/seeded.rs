@@ -118,7 +118,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), ModelError> {
         if path.is_dir() {
             copy_folder(&path, &target)?;
         } else if path.extension().is_some_and(|e| e == "json" || e == "txt") {
-            fs::copy(&path, &target).map_err(|e| ModelError::io(&path, e))?;
+            let bytes = torch_ext::file::read(&path).map_err(|e| ModelError::io(&path, e))?;
+            fs::write(&target, bytes).map_err(|e| ModelError::io(&target, e))?;
         }
     }
     Ok(())

@@ -215,3 +215,46 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+    use torch_ext::{FrozenConv2d, Generator};
+
+    const BEYOND_ANY_MACHINE: i64 = 1 << 46; // of f32; a process can name 2^47 bytes
+
+    #[test]
+    fn memory_that_tch_or_torch_ext_cannot_have_is_out_of_memory() {
+        let asks: [fn(); 3] = [
+            || drop(Generator::cpu(0).randn(&[BEYOND_ANY_MACHINE])),
+            || drop(Tensor::zeros([BEYOND_ANY_MACHINE], (Kind::Float, Device::Cpu))),
+            || {
+                let cpu = (Kind::Float, Device::Cpu);
+                let layer = FrozenConv2d::new(&Tensor::ones([1, 1, 1, 1], cpu), None, 1, 1 << 20);
+                drop(layer.expect("a layer").forward(&Tensor::ones([1 << 12, 1, 1, 1], cpu)));
+            },
+        ];
+        for ask in asks {
+            let error = guarded("asking", || {
+                ask();
+                Ok(())
+            });
+            let error = error.expect_err("there is none");
+            assert_eq!(error.exit_code(), 5, "{error}");
+        }
+        let told = |message: &str| Error::from_panic(message, "asking").exit_code();
+        assert_eq!(told("libtorch refused randn: std::bad_alloc"), 5);
+        assert_eq!(told("libtorch refused randn: the size is negative"), 1);
+    }
+
+    #[test]
+    fn what_torch_ext_refuses_is_told_as_libtorch_s_and_not_as_a_fault_of_ours() {
+        let error = guarded("drawing", || Ok(drop(Generator::cpu(0).randn(&[-1]))));
+        let error = error.expect_err("no size");
+        assert!(
+            matches!(&error, Error::Torch(words) if words.contains("(while drawing)")),
+            "{error}"
+        );
+    }
+}

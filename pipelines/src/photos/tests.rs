@@ -1,5 +1,6 @@
 //! Folders as people have them. Every picture is made here, and some are broken here.
 
+use std::fs;
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
