@@ -47,18 +47,11 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Refuses to start where the working directory has been removed: no relative path means anything there, and oneMKL ends
-/// the process without a word of ours.
-fn working_directory() -> Result<(), pipelines::Error> {
-    std::env::current_dir().map(drop).map_err(|error| {
-        pipelines::Error::Usage(format!(
-            "the working directory cannot be found ({error}); change to one that exists and try again"
-        ))
-    })
-}
-
 fn run(command: Command) -> anyhow::Result<ExitCode> {
-    working_directory()?;
+    if torch_ext::started_in_removed_folder() {
+        let why = "the working directory has been removed; change to one that exists and try again";
+        anyhow::bail!(pipelines::Error::Usage(why.to_owned()));
+    }
     match command {
         Command::Train(args) => commands::train::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
