@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -53,14 +53,21 @@ impl Show {
         Ok(match outcome? {
             Outcome::Finished(path) => (Some(path), ExitCode::SUCCESS),
             Outcome::Interrupted(path) => {
-                self.progress.say(if path.is_none() && self.from == 0 {
-                    "interrupted before the first step; nothing was saved"
-                } else {
-                    "interrupted; go on with the same command and --resume"
-                });
+                self.progress.say(self.parting(path.as_deref()));
                 (path, ExitCode::from(interrupt::EXIT_CODE))
             }
         })
+    }
+}
+
+impl Show {
+    /// Tells what is there after an interruption; a resumed run has what it was resumed from, whatever it wrote itself.
+    fn parting(&self, written: Option<&Path>) -> &'static str {
+        if written.is_some() || self.from > 0 {
+            "interrupted; go on with the same command and --resume"
+        } else {
+            "interrupted before the first step; nothing was saved"
+        }
     }
 }
 
@@ -99,5 +106,24 @@ impl Observer for Show {
 
     fn flow(&self) -> ControlFlow<()> {
         interrupt::flow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_was_saved_is_said_only_where_nothing_is_there() {
+        let style = OutputStyle { json: false, quiet: true, verbose: 0 };
+        let mut show = Show::new(&style, &[]);
+        let mut begins = |from| {
+            let _ = show.on(&Event::Start { from, steps: 9, learning_rate: 1.0, parameters: 1 });
+            (show.parting(None), show.parting(Some(Path::new("x"))))
+        };
+        let (nothing, something) = begins(0);
+        assert!(nothing.contains("nothing was saved") && something.contains("--resume"));
+        let (resumed, written) = begins(4);
+        assert!(resumed.contains("--resume") && written == resumed);
     }
 }
