@@ -1,4 +1,8 @@
 //! `toybox`: the picture world from the command line.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic where a write fails; `output` does not
+
+#[path = "../../src/output.rs"]
+mod output;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -219,10 +223,10 @@ fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
                 let terms = record.terms.iter().map(|(name, value)| format!(" {name} {value:.4}"));
                 let terms: String = terms.collect();
                 let (step, loss, seconds) = (record.step, record.loss, record.seconds);
-                eprintln!("{step} loss {loss:.4}{terms} {seconds:.2} s");
+                output::say(format_args!("{step} loss {loss:.4}{terms} {seconds:.2} s"));
             }
             Report::Step(_) => {}
-            Report::Written(path) => eprintln!("wrote {}", path.display()),
+            Report::Written(path) => output::say(format_args!("wrote {}", path.display())),
         }
         std::ops::ControlFlow::Continue(())
     })
@@ -237,7 +241,7 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             let cells: Vec<_> =
                 samples.into_iter().map(|(scene, caption)| (scene.draw(), caption)).collect();
             let each = start.elapsed().as_secs_f64() * 1e3 / cells.len().max(1) as f64;
-            eprintln!("{} pictures, {each:.2} ms each", cells.len());
+            output::say(format_args!("{} pictures, {each:.2} ms each", cells.len()));
             toybox::save(&toybox::contact_sheet(&cells, columns), &out)?;
             Ok(out)
         }
@@ -261,7 +265,7 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
         }
         Command::Measure { base, count, device } => {
             let bars = toybox::bars::measure(&base, count, &device)?;
-            println!("{}", serde_json::to_string_pretty(&bars)?);
+            output::line(serde_json::to_string_pretty(&bars)?);
             Ok(base)
         }
         Command::Widen { base } => Ok(toybox::pretrain::widen(&base)?),
@@ -302,7 +306,10 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
                 if shown.elapsed().as_secs() >= 10 || record.step == steps {
                     shown = Instant::now();
                     let (_, distance) = record.terms[0];
-                    eprintln!("{} loss {:.4}, {distance:.3} cells off", record.step, record.loss);
+                    output::say(format_args!(
+                        "{} loss {:.4}, {distance:.3} cells off",
+                        record.step, record.loss
+                    ));
                 }
             })?;
             Ok(out)
@@ -311,15 +318,22 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             let RedrawArguments { people, weights, count, steps, guidance, row, directory } =
                 arguments;
             let request = Redraw { people, weights, count, steps, guidance, rows: row };
-            toybox::redraw(&request, &directory, &mut |row, done| eprintln!("{row} {done}"))?;
+            toybox::redraw(&request, &directory, &mut |row, done| {
+                output::say(format_args!("{row} {done}"));
+            })?;
             Ok(directory)
         }
         Command::Clothes { genes, drawn } => {
-            println!("{:<24}{:>8}{:>8}{:>8}{:>10}", "", "count", "top", "bottom", "pattern");
+            output::line(format_args!(
+                "{:<24}{:>8}{:>8}{:>8}{:>10}",
+                "", "count", "top", "bottom", "pattern"
+            ));
             for folder in &drawn {
                 let Clothes { count, top, bottom, pattern } = toybox::clothes(folder, &genes)?;
                 let name = folder.file_name().unwrap_or_default().to_string_lossy();
-                println!("{name:<24}{count:>8}{top:>8.3}{bottom:>8.3}{pattern:>10.3}");
+                output::line(format_args!(
+                    "{name:<24}{count:>8}{top:>8.3}{bottom:>8.3}{pattern:>10.3}"
+                ));
             }
             Ok(genes)
         }
@@ -327,14 +341,14 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    output::end(match run(Arguments::parse().command) {
         Ok(path) => {
-            println!("{}", path.display());
+            output::line(path.display());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("toybox: {error}");
+            output::say(format_args!("toybox: {error}"));
             ExitCode::FAILURE
         }
-    }
+    })
 }
