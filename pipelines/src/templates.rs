@@ -150,9 +150,9 @@ impl Templates {
 }
 
 /// The prompts of a file's text with the numbers of their lines, from 1: one a line, without space around it. Empty lines
-/// and lines that begin with `#` do not count, nor does the mark that Windows puts before UTF-8.
+/// and lines that begin with `#` do not count.
 pub fn prompt_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let lines = text.lines().map(str::trim);
     (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
@@ -190,8 +190,9 @@ mod tests {
 
     #[test]
     fn a_file_may_have_comments_blank_lines_bom_crlf_and_several_slots() {
-        let templates =
-            Templates::parse("\u{feff}# mine\r\n\r\n  {}, only {}'s #1  \r\n", "my.txt").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}# mine\r\n\r\n  {}, only {}'s #1  \r\n").unwrap();
+        let templates = Templates::from_file(file.path()).unwrap();
         assert_eq!(templates.count(), 1);
         assert_eq!(templates.fill(0, "<cat>"), "<cat>, only <cat>'s #1");
     }

@@ -29,9 +29,13 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a whole file of UTF-8 text, as [`open`] opens it.
+/// Reads a whole file of UTF-8 text, as [`open`] opens it, without the byte order mark that Windows puts before it.
+///
+/// Errors: `InvalidData` where it is no UTF-8.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
+    let mark = text.len() - text.trim_start_matches('\u{feff}').len();
+    text.drain(..mark);
     Ok(text)
 }

@@ -232,10 +232,11 @@ fn is_raw(extension: &str) -> bool {
 
 /// The first line of a caption file, trimmed; `None` where it holds no text.
 fn caption(file: &Path, report: &mut Vec<Notice>) -> Result<Option<String>, PhotoError> {
-    let bytes = torch_ext::file::read(file)
-        .map_err(|source| PhotoError::File { file: file.into(), source })?;
-    let text = String::from_utf8(bytes).map_err(|_| PhotoError::Caption { file: file.into() })?;
-    let mut lines = text.trim_start_matches('\u{feff}').trim().lines();
+    let text = torch_ext::file::read_to_string(file).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => PhotoError::Caption { file: file.into() },
+        _ => PhotoError::File { file: file.into(), source },
+    })?;
+    let mut lines = text.trim().lines();
     let Some(first) = lines.next() else {
         report.push(Notice::EmptyCaption { file: file.into() });
         return Ok(None);

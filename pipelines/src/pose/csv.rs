@@ -68,7 +68,7 @@ fn rows<'a>(
 ) -> Vec<(usize, &'a str)> {
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     match lines.next() {
-        Some((_, found)) if found.trim_start_matches('\u{feff}') == header => {}
+        Some((_, found)) if found == header => {}
         found => {
             let found = found.map_or("", |(_, line)| line);
             let what = format!(

@@ -133,8 +133,7 @@ impl Finder<'_> {
     /// The sound pairs of a JSON list.
     fn json(&mut self, list: &Path) -> Result<Vec<Pair>, Error> {
         let text = torch_ext::file::read_to_string(list).map_err(Error::io(list, "read"))?;
-        let text = text.trim_start_matches('\u{feff}');
-        let named = pairs(list, text, &mut self.survey.faults);
+        let named = pairs(list, &text, &mut self.survey.faults);
         self.survey.pairs += named.len();
         let mut sound = Vec::new();
         for Named { line, source, target } in named {

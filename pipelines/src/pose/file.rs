@@ -1,5 +1,6 @@
 //! Joints in files: eighteen lines `x y`, `OpenPose`'s JSON, or a row of an annotation CSV.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::openpose::{self, Found};
@@ -71,12 +72,12 @@ pub(super) fn read_all(
         .map_err(|(joint, what)| vec![fault(joint.map(|joint| joint + 1), what)])
 }
 
-/// The text of a pose file, without a byte order mark.
+/// The text of a pose file.
 fn text(file: &Path) -> Result<String, String> {
-    let bytes = torch_ext::file::read(file)
-        .map_err(|source| format!("cannot be read: {source}{}", models::advice(&source)))?;
-    let text = String::from_utf8(bytes).map_err(|_| "is no text; a pose file holds 18 lines `x y`, one for each joint, or OpenPose's JSON, and a picture of a pose ends in .png")?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
+    torch_ext::file::read_to_string(file).map_err(|source| match source.kind() {
+        ErrorKind::InvalidData => "is no text; a pose file holds 18 lines `x y`, one for each joint, or OpenPose's JSON, and a picture of a pose ends in .png".into(),
+        _ => format!("cannot be read: {source}{}", models::advice(&source)),
+    })
 }
 
 /// What a file's coordinates count in, where it says so itself; `None` for lines, which never do, and for what cannot be

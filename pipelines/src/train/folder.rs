@@ -40,7 +40,9 @@ fn made(folder: PathBuf) -> Result<PathBuf, Error> {
 /// Removes all that a run before left, so that nothing there is taken for the work of the one that begins. The file `keep`
 /// stays until the new run has something to put in its place. Nothing is touched where no run was.
 pub(super) fn clear(folder: &Path, keep: &Path) -> Result<(), Error> {
-    let Ok(text) = fs::read_to_string(folder.join("config.toml")) else { return Ok(()) };
+    let Ok(text) = torch_ext::file::read_to_string(folder.join("config.toml")) else {
+        return Ok(());
+    };
     let word = text.parse::<Table>().ok().and_then(|mut table| table.remove("concept"));
     let word = word.as_ref().and_then(|word| word.as_str());
     // What is no word of a concept may be a path out of here.
