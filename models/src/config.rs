@@ -22,6 +22,10 @@ pub(crate) enum Rule {
     Wholes(i64, i64),
     /// A number from the first to the last.
     Number(f64, f64),
+    /// A list of any length.
+    List(&'static Rule),
+    /// A word that who reads it knows.
+    Text,
     /// True or false, and what `null` is: false wherever Python asks for the truth of its `None`.
     Switch(bool),
     /// One of these words.
@@ -57,6 +61,10 @@ impl Rule {
             Self::Number(least, most) => {
                 value.as_f64().is_some_and(|number| (least..=most).contains(&number))
             }
+            Self::List(rule) => {
+                value.as_array().is_some_and(|all| all.iter().all(|one| rule.allows(one)))
+            }
+            Self::Text => value.is_string(),
             Self::Switch(_) => value.is_boolean(),
             Self::Word(words) => word(value, words),
             Self::Words(words) => each(&|one| word(one, words)),
@@ -87,6 +95,8 @@ impl Rule {
                 )
             }
             Self::Number(least, most) => format!("a number {} was expected", range(least, most)),
+            Self::List(rule) => format!("a list was expected; in it, {}", rule.expected()),
+            Self::Text => "a word was expected".to_owned(),
             Self::Switch(_) => "true or false was expected".to_owned(),
             Self::Word(words) => format!("only {} is supported", words.join(" or ")),
             Self::Words(words) => format!("only a list of {} is supported", words.join(" or ")),

@@ -135,8 +135,8 @@ impl ModelFolder {
 
     /// Finds what would stop any work with this base: a damaged weight file, a tensor that is missing or of another
     /// shape than its configuration says, a tokenizer of another model, a schedule without noise. Of the weights only
-    /// the tables of contents are read.
-    pub fn check_weights(&self) -> Result<(), ModelError> {
+    /// the tables of contents are read. Returns the tokenizer.
+    pub fn check_weights(&self) -> Result<Tokenizer, ModelError> {
         type Build<'a> = &'a dyn Fn(&Params);
         let builds: [Build; 3] = [
             &|params| drop(ClipText::new(params, &self.text_encoder)),
@@ -147,18 +147,16 @@ impl ModelFolder {
             let outline = self.checkpoint(part, stem, Kind::Float, Device::Cpu)?.outline();
             build(&Params::root(&outline));
             outline.report()?.require_complete()?;
-            if part == "text_encoder" {
-                let rows = outline.shape(&token_table_name(&outline)).map_or(0, |shape| shape[0]);
-                self.check_tokenizer(rows)?;
-            }
         }
         NoiseSchedule::new(&self.scheduler)
             .map_err(|e| ModelError::invalid(&self.path.join("scheduler"), e.to_string()))?;
-        Ok(())
+        let (part, stem) = PARTS[0];
+        let text = self.checkpoint(part, stem, Kind::Float, Device::Cpu)?;
+        self.fitting_tokenizer(text.shape(&token_table_name(&text)).map_or(0, |shape| shape[0]))
     }
 
-    /// Refuses a tokenizer whose ids or prompts the text encoder, with a table of `rows`, has no vectors for.
-    fn check_tokenizer(&self, rows: i64) -> Result<(), ModelError> {
+    /// The tokenizer, where the text encoder, with a table of `rows`, has vectors for its ids and prompts.
+    fn fitting_tokenizer(&self, rows: i64) -> Result<Tokenizer, ModelError> {
         let tokenizer = self.tokenizer()?;
         let (ids, length) = (tokenizer.ids(), tokenizer.length() as i64);
         let positions = self.text_encoder.max_position_embeddings;
@@ -169,7 +167,7 @@ impl ModelFolder {
                 "makes prompts of {length} tokens, but the text encoder has {positions} positions"
             )
         } else {
-            return Ok(());
+            return Ok(tokenizer);
         };
         let what = format!("the tokenizer {what}; use parts that belong together");
         Err(ModelError::invalid(&self.path, what))
@@ -200,7 +198,7 @@ impl ModelFolder {
         let weights = self.checkpoint("text_encoder", "model", kind, device)?;
         let network = ClipText::new(&Params::root(&weights), &self.text_encoder);
         weights.report()?.require_complete()?;
-        self.check_tokenizer(network.token_table().size()[0])?;
+        self.fitting_tokenizer(network.token_table().size()[0])?;
         Ok(network)
     }
 

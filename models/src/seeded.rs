@@ -17,7 +17,7 @@
 //!
 //! Uniform draws, because libtorch's CPU `rand` is exact integer arithmetic and so equal on every machine.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
 
@@ -92,6 +92,32 @@ impl ParamSource for Seeded {
     }
 }
 
+/// Counts the numbers that a network asks for, and draws none.
+struct Count(Cell<i64>);
+
+impl ParamSource for Count {
+    fn parameter(&self, _name: &str, shape: &[i64]) -> Tensor {
+        let numbers = shape.iter().fold(1i64, |all, &n| all.saturating_mul(n));
+        self.0.set(self.0.get().saturating_add(numbers));
+        weights::placeholder(shape, Kind::Float)
+    }
+
+    fn shape(&self, _name: &str) -> Option<Vec<i64>> {
+        None
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Float
+    }
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+}
+
+/// Ten times the U-Net of Stable Diffusion.
+const MOST_NUMBERS: i64 = 8_000_000_000;
+
 /// Writes a whole model folder with random weights: the configurations and the tokenizer of `like`, which
 /// may lack weights, and f32, f16 or bf16 safetensors.
 ///
@@ -100,6 +126,15 @@ pub fn write_model(like: &Path, output: &Path, kind: Kind) -> Result<(), ModelEr
     let model = ModelFolder::open(like, None)?;
     copy_folder(like, output)?;
     let write = |part: &str, stem: &str, build: &dyn Fn(&Params)| {
+        let count = Count(Cell::new(0));
+        build(&Params::root(&count));
+        if count.0.get() > MOST_NUMBERS {
+            let what = format!(
+                "asks for {} numbers, but at most {MOST_NUMBERS} are drawn; use a smaller model",
+                count.0.get()
+            );
+            return Err(ModelError::invalid(&like.join(part).join("config.json"), what));
+        }
         let source = Seeded::new(part, Seeded::BASE_SEED, kind, Device::Cpu);
         build(&Params::root(&source));
         let path = output.join(part).join(format!("{stem}.safetensors"));
@@ -123,4 +158,24 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_beyond_any_model_is_refused_before_a_number_is_drawn() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sd1");
+        let folder = tempfile::tempdir().unwrap();
+        let (like, output) = (folder.path().join("like"), folder.path().join("base"));
+        copy_folder(&fixture, &like).unwrap();
+        let unet = like.join("unet/config.json");
+        let mut value: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(&unet).unwrap()).unwrap();
+        value["block_out_channels"] = serde_json::json!([131_072, 131_072, 131_072, 131_072]);
+        fs::write(&unet, value.to_string()).unwrap();
+        let error = write_model(&like, &output, Kind::Float).unwrap_err().to_string();
+        assert!(error.contains("unet/config.json: asks for "), "{error}");
+    }
 }

@@ -262,7 +262,7 @@ impl ParamSource for Checkpoint {
 
 /// A tensor of this shape in the memory of one number: a configuration may ask for any size that its weights do not
 /// have. It wants a gradient, so that no layer lays it out anew.
-fn placeholder(shape: &[i64], kind: Kind) -> Tensor {
+pub(crate) fn placeholder(shape: &[i64], kind: Kind) -> Tensor {
     let one = Tensor::zeros(vec![1; shape.len()], (kind, Device::Cpu));
     one.expand(shape, false).set_requires_grad(true)
 }
@@ -292,8 +292,17 @@ fn read_header(
                     `safetensors.torch.save_file`";
         return Err(ModelError::invalid(path, what));
     }
-    let (data, contents) = table_of_contents(weights).map_err(|e| {
-        ModelError::invalid(path, format!("not a whole safetensors file: {e}; fetch it again"))
+    let (data, contents) = table_of_contents(weights).map_err(|error| {
+        let what = match error {
+            // Whole, of a later version or of kinds of number that are not known.
+            SafeTensorError::InvalidHeaderDeserialization(_) => {
+                format!(
+                    "a safetensors file that is not understood: {error}; use f32, f16 or bf16 weights"
+                )
+            }
+            _ => format!("not a whole safetensors file: {error}; fetch it again"),
+        };
+        ModelError::invalid(path, what)
     })?;
     for (name, tensor) in contents.tensors() {
         let kind = match tensor.dtype {

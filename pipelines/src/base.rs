@@ -59,9 +59,8 @@ impl Base {
     /// Finds what would stop any work before it begins: damaged or missing weights, a tokenizer of another model. Reads
     /// the few numbers that tell this base's vocabulary from another's, and what its prompts are padded with.
     pub fn check_weights(&mut self) -> Result<(), Error> {
-        self.folder.check_weights()?;
+        let tokenizer = self.folder.check_weights()?;
         self.record.sketch = self.folder.token_sketch(&SKETCH_ROWS, 2)?;
-        let tokenizer = self.folder.tokenizer()?;
         self.record.pad = Some(tokenizer.pad());
         self.pad_is_disputed = tokenizer.pad_is_disputed();
         Ok(())

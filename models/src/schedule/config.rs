@@ -205,7 +205,7 @@ impl Default for ScheduleConfig {
 const MOST_TIMESTEPS: i64 = 100_000;
 
 const WHOLE: Rule = Rule::Whole(0, MOST_TIMESTEPS);
-const POSITIVE: Rule = Rule::Number(0.0, 1e6);
+const POSITIVE: Rule = Rule::Number(1e-6, 1e6);
 const SWITCH: Rule = Rule::Switch(false);
 
 /// What diffusers' schedulers know, each its part: one file serves all of them. The samplers check what they read.
@@ -217,7 +217,7 @@ const CLASS: Class = Class {
         ("beta_start", Rule::Number(0.0, 1.0)),
         ("beta_end", Rule::Number(0.0, 1.0)),
         ("beta_schedule", Rule::Word(&["linear", "scaled_linear", "squaredcos_cap_v2"])),
-        ("trained_betas", Rule::Any),
+        ("trained_betas", Rule::List(&Rule::Number(0.0, 1.0))),
         ("prediction_type", Rule::Word(&["epsilon", "v_prediction", "sample", "original_sample"])),
         ("rescale_betas_zero_snr", SWITCH),
         ("steps_offset", WHOLE),
@@ -236,15 +236,15 @@ const CLASS: Class = Class {
         ("sigma_max", POSITIVE),
         ("final_sigmas_type", Rule::Word(&["zero", "sigma_min"])),
         ("solver_order", WHOLE),
-        ("solver_type", Rule::Any),
-        ("algorithm_type", Rule::Any),
+        ("solver_type", Rule::Text),
+        ("algorithm_type", Rule::Text),
         ("lower_order_final", SWITCH),
         ("euler_at_final", SWITCH),
         ("lambda_min_clipped", Rule::Number(-1e6, 1e6)),
         ("predict_x0", SWITCH),
-        ("disable_corrector", Rule::Any),
-        ("interpolation_type", Rule::Any),
-        ("timestep_type", Rule::Any),
+        ("disable_corrector", Rule::List(&WHOLE)),
+        ("interpolation_type", Rule::Text),
+        ("timestep_type", Rule::Text),
         // Of what no sampler here does, or of what is refused by a key above.
         ("corrector_order", Rule::Any),
         ("dynamic_thresholding_ratio", Rule::Any),
