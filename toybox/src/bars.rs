@@ -18,7 +18,7 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::artist::Artist;
-use crate::{Scene, choices};
+use crate::{Scene, World, choices};
 
 /// Names the scenes; none of them is of the training.
 const SEED: u64 = 0x0062_6172;
@@ -30,9 +30,9 @@ const STEPS: usize = 25;
 pub struct Judged {
     /// Of things, among the world's twelve.
     pub class: f64,
-    /// Among ten.
+    /// Among the world's.
     pub background: f64,
-    /// Among four.
+    /// Among the world's.
     pub style: f64,
     /// The main colour of things that are not sketched, among twelve.
     pub colour: f64,
@@ -59,21 +59,22 @@ pub struct Bars {
     pub seconds: f64,
 }
 
-/// Measures a base on `count` scenes.
-pub fn measure(base: &Path, count: usize, device: &str) -> Result<Bars, Error> {
+/// Measures a base on `count` scenes of the world that it has learnt.
+pub fn measure(world: World, base: &Path, count: usize, device: &str) -> Result<Bars, Error> {
     let device = device.parse::<DeviceChoice>()?.resolve()?;
     tch::no_grad(|| {
         let folder = ModelFolder::open(base, None)?;
         let clip = Clip::load(&base.join("clip"), device)?;
         let vae = folder.load_vae(Kind::Float, device)?;
-        let (psnr, psnr_of_mean) = reconstruction(&vae);
-        let (to_caption, to_picture) = matching(&clip);
+        let (psnr, psnr_of_mean) = reconstruction(world, &vae);
+        let (to_caption, to_picture) = matching(world, &clip);
 
         let unet = folder.load_unet(Kind::Float, device)?;
         let text = folder.load_text_encoder(Kind::Float, device)?;
         let conditioner = Conditioner::new(folder.tokenizer()?, text, 0);
         let artist = Artist { unet: &unet, vae: &vae, conditioner: &conditioner, folder: &folder };
-        let scenes: Vec<Scene> = (0..count as u64).map(|k| crate::sample(SEED, k).0).collect();
+        let scenes: Vec<Scene> =
+            (0..count as u64).map(|k| crate::sample(world, SEED, k).0).collect();
         let captions: Vec<String> = scenes.iter().map(Scene::full_caption).collect();
         let started = Instant::now();
         let drawn = artist.draw(&captions, STEPS, 1)?;
@@ -85,10 +86,10 @@ pub fn measure(base: &Path, count: usize, device: &str) -> Result<Bars, Error> {
 }
 
 /// Mean PSNR and PSNR of the mean error of 64 pictures, dB.
-fn reconstruction(vae: &models::vae::Vae) -> (f64, f64) {
+fn reconstruction(world: World, vae: &models::vae::Vae) -> (f64, f64) {
     let errors: Vec<f64> = (0..64)
         .map(|k| {
-            let picture = to_tensor(&crate::sample(SEED ^ 1, k).0.draw());
+            let picture = to_tensor(&crate::sample(world, SEED ^ 1, k).0.draw());
             let latents = vae.encode(&picture).mean * vae.scaling_factor();
             let decoded = vae.decode(&latents).clamp(-1.0, 1.0).to_device(tch::Device::Cpu);
             ((decoded - picture) * 0.5).square().mean(Kind::Double).double_value(&[])
@@ -100,10 +101,10 @@ fn reconstruction(vae: &models::vae::Vae) -> (f64, f64) {
 }
 
 /// Top-1 of 64 pictures and captions, all different, both ways.
-fn matching(clip: &Clip) -> (f64, f64) {
+fn matching(world: World, clip: &Clip) -> (f64, f64) {
     let (mut pictures, mut captions) = (Vec::new(), Vec::<String>::new());
     for k in 0.. {
-        let (scene, caption) = crate::sample(SEED ^ 2, k);
+        let (scene, caption) = crate::sample(world, SEED ^ 2, k);
         if !captions.contains(&caption) {
             pictures.push(to_tensor(&scene.draw()));
             captions.push(caption);

@@ -1,6 +1,6 @@
 //! Scenes that differ from a scene in one attribute only, itself among them: what a judge of captions chooses from.
 
-use crate::{Accessory, Background, Class, Colour, Rng, Scene, Skin, Style, Subject, Thing};
+use crate::{Accessory, Class, Colour, Rng, Scene, Skin, Style, Subject, Thing};
 
 /// A scene that differs from this one in one attribute, and is called otherwise.
 pub(crate) fn other(scene: &Scene, rng: &mut Rng) -> Scene {
@@ -23,11 +23,12 @@ pub(crate) fn classes(scene: &Scene) -> Vec<Scene> {
 }
 
 pub(crate) fn backgrounds(scene: &Scene) -> Vec<Scene> {
-    Background::ALL.map(|background| Scene { background, ..*scene }).into()
+    let all = scene.world.backgrounds().iter();
+    all.map(|&background| Scene { background, ..*scene }).collect()
 }
 
 pub(crate) fn styles(scene: &Scene) -> Vec<Scene> {
-    Style::ALL.map(|style| Scene { style, ..*scene }).into()
+    scene.world.styles().iter().map(|&style| Scene { style, ..*scene }).collect()
 }
 
 /// A thing in every main colour; nothing for people, and for sketches, which are grey.
@@ -57,11 +58,12 @@ pub(crate) fn accessories(scene: &Scene) -> Vec<Scene> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::World;
 
     #[test]
     fn another_scene_is_called_otherwise_and_draws_another_picture_of_the_same_rest() {
         for k in 0..200 {
-            let scene = Scene::sample(&mut Rng::nth(7, k));
+            let scene = Scene::sample(World::ALL[k as usize % 2], &mut Rng::nth(7, k));
             let other = other(&scene, &mut Rng::nth(8, k));
             assert_ne!(scene.full_caption(), other.full_caption());
             assert_eq!(scene.placement, other.placement);

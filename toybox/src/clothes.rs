@@ -100,13 +100,14 @@ fn nearest(drawn: &RgbImage, truth: &RgbImage, others: &[RgbImage]) -> Option<bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Place, pair};
+    use crate::{Place, World, pair};
 
     #[test]
     fn the_true_picture_is_right_and_another_person_s_is_mostly_not() {
         let (mut right, mut wrong) = (0, 0);
         for index in 0..12 {
-            let (this, next) = (pair(4, index, Place::Studio), pair(4, index + 1, Place::Studio));
+            let [this, next] = [index, index + 1]
+                .map(|index| pair(World::ALL[index as usize % 2], 4, index / 2, Place::Studio));
             assert!(
                 judge(&this.target, &this.target.draw()).iter().all(|found| *found != Some(false))
             );

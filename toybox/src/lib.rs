@@ -4,9 +4,9 @@
 //! numbers, noise, trigonometry and rasterising use only integers and exactly rounded arithmetic.
 //!
 //! ```
-//! use toybox::{Rng, Scene};
+//! use toybox::{Rng, Scene, World};
 //! let rng = &mut Rng::new(7);
-//! let scene = Scene::sample(rng);
+//! let scene = Scene::sample(World::Fine, rng);
 //! let (picture, caption) = (scene.draw(), scene.caption(rng));
 //! assert_eq!(picture.dimensions(), (128, 128));
 //! assert!(!caption.is_empty());
@@ -34,6 +34,7 @@ mod sheet;
 mod skin;
 mod style;
 mod things;
+mod world;
 mod write;
 mod write_people;
 
@@ -53,6 +54,7 @@ pub use sheet::contact_sheet;
 pub use skin::{Pattern, Skin};
 pub use style::Style;
 pub use things::{Class, Thing};
+pub use world::World;
 pub use write::{concepts, dataset, sample, save};
 pub use write_people::{Layout, Pair, Place, pair, people};
 

@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use toybox::pretrain::{Options, Part, Report};
-use toybox::{Accessory, Background, Clothes, Colour, Concept, Layout, Place, Redraw, Style};
+use toybox::{Accessory, Background, Clothes, Colour, Layout, Place, Redraw, Style, World};
 
 /// A small picture world whose truth is known.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// By whose measures scenes are drawn; the built-in base has learnt the fine world.
+    #[arg(long, global = true, default_value = "fine")]
+    world: World,
     #[command(subcommand)]
     command: Command,
 }
@@ -200,8 +203,9 @@ struct PretrainArguments {
     warm_start: bool,
 }
 
-fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
+fn pretrain(world: World, arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
     let options = Options {
+        world,
         base: arguments.base,
         work: arguments.work,
         steps: arguments.steps,
@@ -232,11 +236,11 @@ fn pretrain(arguments: PretrainArguments) -> Result<PathBuf, pipelines::Error> {
     })
 }
 
-fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
+fn run(world: World, command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
     match command {
         Command::Sheet { seed, rows, columns, out } => {
             let samples: Vec<_> =
-                (0..(rows * columns) as u64).map(|k| toybox::sample(seed, k)).collect();
+                (0..(rows * columns) as u64).map(|k| toybox::sample(world, seed, k)).collect();
             let start = Instant::now();
             let cells: Vec<_> =
                 samples.into_iter().map(|(scene, caption)| (scene.draw(), caption)).collect();
@@ -246,7 +250,8 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             Ok(out)
         }
         Command::ConceptSheet { out } => {
-            let cells: Vec<_> = Concept::all()
+            let cells: Vec<_> = world
+                .concepts()
                 .iter()
                 .flat_map(|concept| {
                     let extra = [
@@ -264,12 +269,12 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             Ok(out)
         }
         Command::Measure { base, count, device } => {
-            let bars = toybox::bars::measure(&base, count, &device)?;
+            let bars = toybox::bars::measure(world, &base, count, &device)?;
             output::line(serde_json::to_string_pretty(&bars)?);
             Ok(base)
         }
         Command::Widen { base } => Ok(toybox::pretrain::widen(&base)?),
-        Command::Pretrain(arguments) => Ok(pretrain(arguments)?),
+        Command::Pretrain(arguments) => Ok(pretrain(world, arguments)?),
         Command::Board { columns, out, pictures } => {
             let cells: Vec<_> = pictures
                 .iter()
@@ -289,15 +294,15 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
             Ok(out)
         }
         Command::Dataset { count, seed, directory } => {
-            toybox::dataset(&directory, count, seed)?;
+            toybox::dataset(&directory, world, count, seed)?;
             Ok(directory)
         }
         Command::Concepts { directory } => {
-            toybox::concepts(&directory)?;
+            toybox::concepts(&directory, world)?;
             Ok(directory)
         }
         Command::People { pairs, test, place, layout, seed, directory } => {
-            toybox::people(&directory, [pairs, test], seed, place, layout)?;
+            toybox::people(&directory, world, [pairs, test], seed, place, layout)?;
             Ok(directory)
         }
         Command::Joints { people, steps, seed, out } => {
@@ -341,7 +346,8 @@ fn run(command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
-    output::end(match run(Arguments::parse().command) {
+    let Arguments { world, command } = Arguments::parse();
+    output::end(match run(world, command) {
         Ok(path) => {
             output::line(path.display());
             ExitCode::SUCCESS

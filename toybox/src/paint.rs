@@ -4,6 +4,7 @@ use crate::SIZE;
 use crate::colour::Rgb;
 use crate::shape::Point;
 use crate::skin::Skin;
+use crate::world::{Look, World};
 use tiny_skia::{FillRule, Mask, Path, Transform};
 
 const SIDE: usize = SIZE as usize;
@@ -35,6 +36,17 @@ impl Layer {
             }
         }
         Self { pixels }
+    }
+
+    /// Smooths the colours by a box of `2 radius + 1`, twice, as a lens does what is out of focus.
+    pub fn soften(&mut self, radius: usize) {
+        for channel in 0..3 {
+            let mut plane: Vec<f32> = self.pixels.iter().map(|pixel| pixel[channel]).collect();
+            for _ in 0..2 {
+                blur(&mut plane, SIDE, SIDE, radius);
+            }
+            self.pixels.iter_mut().zip(plane).for_each(|(pixel, value)| pixel[channel] = value);
+        }
     }
 
     /// Lays a colour over one pixel.
@@ -101,6 +113,8 @@ pub struct Pen<'a> {
     frame: Transform,
     skin: Skin,
     mask: Mask,
+    /// The measures by which it draws.
+    pub look: &'static Look,
     /// How the pattern lies on what is filled.
     pub cloth: Cloth,
     /// Strength of highlights; 0 is matt.
@@ -128,7 +142,8 @@ impl<'a> Pen<'a> {
     /// A pen on `layer`; points go through `frame` to pixels.
     pub fn new(layer: &'a mut Layer, frame: Transform, skin: Skin) -> Self {
         let mask = Mask::new(SIZE, SIZE).expect("the size is not zero");
-        Self { layer, frame, skin, mask, cloth: Cloth::UPRIGHT, gloss: 0.15, opacity: 1.0 }
+        let (look, cloth) = (World::default().look(), Cloth::UPRIGHT);
+        Self { layer, frame, skin, mask, look, cloth, gloss: 0.15, opacity: 1.0 }
     }
 
     /// Runs `draw` in a frame inside this one: moved, scaled, turned.
@@ -198,8 +213,8 @@ impl<'a> Pen<'a> {
                 let bend = if round { 0.10 * half_x * u * u } else { 0.0 };
                 let base = match fill {
                     Fill::Main => {
-                        let (across, down) = self.cloth.map(x, y + bend);
-                        self.skin.at(across, down, soft * self.cloth.fine)
+                        let at = self.cloth.map(x, y + bend);
+                        self.skin.at(at, soft * self.cloth.fine, self.look.weave)
                     }
                     Fill::Ground => self.skin.main.rgb(),
                     Fill::Trim => self.skin.second.rgb(),

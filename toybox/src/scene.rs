@@ -4,7 +4,6 @@ use crate::SIZE;
 use crate::accessory::Accessory;
 use crate::backgrounds::{Background, Setting};
 use crate::colour::{Rgb, mix};
-use crate::concept::Concept;
 use crate::paint::{Layer, Pen, blur, frame};
 use crate::people::Person;
 use crate::rng::{Rng, noise};
@@ -12,6 +11,7 @@ use crate::shape::Point;
 use crate::skin::{Pattern, Skin};
 use crate::style::Style;
 use crate::things::Thing;
+use crate::world::{Stand, World};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tiny_skia::Transform;
@@ -45,12 +45,13 @@ pub struct Placement {
 
 impl Placement {
     /// Somewhere near the middle.
-    pub fn sample(rng: &mut Rng) -> Self {
-        let scale = rng.range(33.0, 47.0);
+    pub fn sample(world: World, rng: &mut Rng) -> Self {
+        let Stand { scale: (least, most), foot, play, x, .. } = world.look().stand;
+        let scale = rng.range(least, most);
         // A large subject stands lower, as it is nearer.
-        let y = 101.0 + (scale - 33.0) * 0.9 + rng.range(-2.0, 5.0);
+        let y = foot.0 + (scale - least) * foot.1 + rng.range(play.0, play.1);
         Self {
-            x: rng.range(55.0, 73.0),
+            x: rng.range(x.0, x.1),
             y,
             scale,
             angle: rng.range(-0.05, 0.05),
@@ -60,16 +61,22 @@ impl Placement {
 }
 
 impl Placement {
-    /// The same for a person, who is slender: larger and nearer.
+    /// The same for a person, whose units are others.
     #[must_use]
-    pub fn for_person(self) -> Self {
-        Self { scale: 42.0 + (self.scale - 33.0) * 0.7, y: (self.y + 4.0).min(120.0), ..self }
+    pub fn for_person(self, world: World) -> Self {
+        let Stand { scale: (thing, _), person: (least, share, lower, lowest), .. } =
+            world.look().stand;
+        let scale = least + (self.scale - thing) * share;
+        Self { scale, y: (self.y + lower).min(lowest), ..self }
     }
 }
 
 /// Everything that one picture shows; equal scenes draw equal pixels, on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
+    /// By whose measures it is drawn; files from when there was one world do not say.
+    #[serde(default)]
+    pub world: World,
     /// Who or what.
     pub subject: Subject,
     /// Where.
@@ -86,26 +93,27 @@ pub struct Scene {
 
 impl Scene {
     /// A scene for training the base: any thing or person anywhere, but nothing near a held-out concept.
-    pub fn sample(rng: &mut Rng) -> Self {
-        let subject = if rng.chance(0.12) {
-            Subject::Person(Person::sample(rng))
+    pub fn sample(world: World, rng: &mut Rng) -> Self {
+        let subject = if rng.chance(world.look().people) {
+            Subject::Person(Person::sample(world, rng))
         } else {
             loop {
                 let thing = Thing::sample(rng);
-                if !Concept::all().iter().any(|concept| concept.is_near(&thing)) {
+                if !world.concepts().iter().any(|concept| concept.is_near(&thing)) {
                     break Subject::Thing(thing);
                 }
             }
         };
-        let mut placement = Placement::sample(rng);
+        let mut placement = Placement::sample(world, rng);
         if matches!(subject, Subject::Person(_)) {
-            placement = placement.for_person();
+            placement = placement.for_person(world);
         }
         Self {
+            world,
             subject,
-            background: rng.pick(&Background::ALL),
+            background: rng.pick(world.backgrounds()),
             background_seed: rng.bits(),
-            style: Style::sample(rng),
+            style: Style::sample(world, rng),
             accessory: rng.chance(0.35).then(|| Accessory::sample(rng)),
             placement,
         }
@@ -115,7 +123,7 @@ impl Scene {
     pub fn joints(&self) -> Option<[(f32, f32); 18]> {
         let Subject::Person(person) = self.subject else { return None };
         let to_pixels = self.frame();
-        let bones = person.pose.skeleton();
+        let bones = person.pose.skeleton(&self.world.look().build);
         Some(std::array::from_fn(|k| map(to_pixels, bones.seen(k))))
     }
 
@@ -123,7 +131,9 @@ impl Scene {
     fn frame(&self) -> Transform {
         let Placement { x, y, scale, angle, mirrored } = self.placement;
         match &self.subject {
-            Subject::Thing(thing) => frame((x, y), scale * thing.class.fit(), mirrored, angle),
+            Subject::Thing(thing) => {
+                frame((x, y), scale * (self.world.look().fit)(thing.class), mirrored, angle)
+            }
             Subject::Person(_) => frame((x, y), scale, false, angle),
         }
     }
@@ -154,6 +164,7 @@ impl Scene {
             phase: 0.0,
         };
         let mut pen = Pen::new(&mut subject, self.frame(), plain);
+        pen.look = self.world.look();
         let anchors = match &self.subject {
             Subject::Thing(thing) => thing.draw(&mut pen),
             Subject::Person(person) => person.draw(&mut pen),
@@ -166,6 +177,9 @@ impl Scene {
 
     fn compose(&self, subject: &Layer) -> RgbImage {
         let mut setting = self.background.draw(self.background_seed);
+        if self.world.look().blur > 0 {
+            setting.layer.soften(self.world.look().blur);
+        }
         if setting.mirrors {
             reflect(&mut setting.layer, subject, self.placement.y, self.background_seed as u32);
         }
@@ -178,7 +192,8 @@ impl Scene {
         }
         let picture: Vec<Rgb> = setting.layer.pixels.iter().map(|p| [p[0], p[1], p[2]]).collect();
         let outline: Vec<f32> = subject.pixels.iter().map(|p| p[3]).collect();
-        let picture = self.style.render(picture, &outline, self.background_seed as u32);
+        let picture =
+            self.style.render(picture, &outline, self.background_seed as u32, self.world.look());
         let bytes = picture.iter().flat_map(|p| p.map(level)).collect();
         RgbImage::from_raw(SIZE, SIZE, bytes).expect("three bytes for each pixel")
     }

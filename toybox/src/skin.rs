@@ -2,6 +2,8 @@
 
 use crate::colour::{Colour, Rgb, mix, smoothstep};
 use crate::rng::{Rng, floor};
+use crate::shape::Point;
+use crate::world::Weave;
 use serde::{Deserialize, Serialize};
 
 /// How the second colour lies on the main one.
@@ -43,9 +45,6 @@ pub struct Skin {
     pub phase: f32,
 }
 
-/// Period of every pattern, in units of a thing (which is about two units tall).
-const PERIOD: f32 = 0.36;
-
 impl Skin {
     /// One at random; two of five are plain.
     pub fn sample(rng: &mut Rng) -> Self {
@@ -55,13 +54,14 @@ impl Skin {
         Self { main: Colour::ALL[main], second: Colour::ALL[second], pattern, phase: rng.unit() }
     }
 
-    /// The colour at a point. `soft` is the width over which an edge of the pattern blends: one pixel.
-    pub(crate) fn at(self, x: f32, y: f32, soft: f32) -> Rgb {
-        let (u, v) = (x / PERIOD + self.phase, y / PERIOD + self.phase);
-        let soft = soft / PERIOD;
+    /// The colour at a point, by the measures of `weave`. `soft` is the width over which an edge of the pattern blends: one pixel.
+    pub(crate) fn at(self, (x, y): Point, soft: f32, weave: Weave) -> Rgb {
+        let Weave { period, stripe, dot, .. } = weave;
+        let (u, v) = (x / period + self.phase, y / period + self.phase);
+        let soft = soft / period;
         let cover = match self.pattern {
             Pattern::Plain => 0.0,
-            Pattern::Striped => band(v, 0.21, soft),
+            Pattern::Striped => band(v, stripe, soft),
             Pattern::Checkered => {
                 let (a, b) = (band(u, 0.25, soft), band(v, 0.25, soft));
                 a + b - 2.0 * a * b
@@ -71,7 +71,7 @@ impl Skin {
                 let shift = (row * 0.5).fract().abs();
                 let (dx, dy) = ((u + shift) - floor(u + shift) - 0.5, v - row - 0.5);
                 let radius = (dx * dx + dy * dy).sqrt();
-                1.0 - smoothstep(0.26 - soft * 0.5, 0.26 + soft * 0.5, radius)
+                1.0 - smoothstep(dot - soft * 0.5, dot + soft * 0.5, radius)
             }
         };
         mix(self.main.rgb(), self.second.rgb(), cover)

@@ -4,6 +4,7 @@ use crate::SIZE;
 use crate::colour::{Rgb, luma, mix, scale, smoothstep};
 use crate::paint::blur;
 use crate::rng::{Rng, cloud, floor, noise};
+use crate::world::{Look, World};
 use serde::{Deserialize, Serialize};
 
 const SIDE: usize = SIZE as usize;
@@ -23,9 +24,9 @@ impl Style {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Photo, Self::Sketch, Self::Watercolor, Self::Pixel];
 
-    /// One at random, mostly a photo.
-    pub fn sample(rng: &mut Rng) -> Self {
-        if rng.chance(0.64) { Self::Photo } else { rng.pick(&Self::ALL[1..]) }
+    /// One of a world's at random, mostly a photo.
+    pub fn sample(world: World, rng: &mut Rng) -> Self {
+        if rng.chance(world.look().photos) { Self::Photo } else { rng.pick(&world.styles()[1..]) }
     }
 
     /// The phrase that begins a caption.
@@ -39,11 +40,17 @@ impl Style {
     }
 
     /// Renders a picture; `outline` is the subject's coverage.
-    pub(crate) fn render(self, picture: Vec<Rgb>, outline: &[f32], seed: u32) -> Vec<Rgb> {
+    pub(crate) fn render(
+        self,
+        picture: Vec<Rgb>,
+        outline: &[f32],
+        seed: u32,
+        look: &Look,
+    ) -> Vec<Rgb> {
         match self {
             Self::Photo => photo(picture),
             Self::Sketch => sketch(&picture, outline, seed),
-            Self::Watercolor => watercolor(&picture, seed),
+            Self::Watercolor => watercolor(&picture, seed, look.wash),
             Self::Pixel => pixel(&picture, outline),
         }
     }
@@ -107,8 +114,8 @@ fn sketch(picture: &[Rgb], outline: &[f32], seed: u32) -> Vec<Rgb> {
         .collect()
 }
 
-/// Watercolour: flat patches with dark rims that bleed into white paper.
-fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
+/// Watercolour: flat patches with dark rims that bleed into white paper, up to `wash` of which shows through.
+fn watercolor(picture: &[Rgb], seed: u32, wash: f32) -> Vec<Rgb> {
     // The brush wanders a little.
     let moved: Vec<Rgb> = (0..SIDE * SIDE)
         .map(|index| {
@@ -130,7 +137,7 @@ fn watercolor(picture: &[Rgb], seed: u32) -> Vec<Rgb> {
             let base = flat[index];
             let gray = luma(base);
             let vivid = mix([gray, gray, gray], base, 1.25);
-            let water = 0.10 + 0.36 * pigment + 0.06 * grain;
+            let water = 0.10 + wash * pigment + 0.06 * grain;
             let washed = mix(vivid, [0.985, 0.975, 0.95], water);
             let rim = smoothstep(0.08, 0.40, rims[index]) * 0.22;
             let border = x.min(y).min(127.0 - x).min(127.0 - y)

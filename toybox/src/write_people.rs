@@ -4,6 +4,7 @@ use crate::people::{Looks, Person, Pose};
 use crate::rng::Rng;
 use crate::scene::{Placement, Scene, Subject};
 use crate::style::Style;
+use crate::world::World;
 use crate::write::{folder, save, text};
 use crate::{Background, Error};
 use serde::{Deserialize, Serialize};
@@ -27,24 +28,25 @@ pub struct Pair {
 /// Where people stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Place {
-    /// At any of the ten places.
+    /// At any of the world's places.
     Anywhere,
     /// Before a plain backdrop, as in photos of a shop.
     Studio,
 }
 
-/// Pair number `index` of a seed.
-pub fn pair(seed: u64, index: u64, place: Place) -> Pair {
+/// Pair number `index` of a world and a seed.
+pub fn pair(world: World, seed: u64, index: u64, place: Place) -> Pair {
     let rng = &mut Rng::nth(seed ^ 0x7061_6972, index);
     let looks = Looks::sample(rng);
-    let (anywhere, background_seed) = (rng.pick(&Background::ALL), rng.bits());
+    let (anywhere, background_seed) = (rng.pick(world.backgrounds()), rng.bits());
     let background = match place {
         Place::Anywhere => anywhere,
         Place::Studio => Background::Studio,
     };
-    let placement = Placement { angle: 0.0, ..Placement::sample(rng).for_person() };
+    let placement = Placement { angle: 0.0, ..Placement::sample(world, rng).for_person(world) };
     let mut scene = || Scene {
-        subject: Subject::Person(Person { looks, pose: Pose::sample(rng) }),
+        world,
+        subject: Subject::Person(Person { looks, pose: Pose::sample(world, rng) }),
         background,
         background_seed,
         style: Style::Photo,
@@ -77,6 +79,7 @@ pub enum Layout {
 /// `genes/0000.json` (caption and joints, too), and poses and lists of pairs in the layout that is asked for.
 pub fn people(
     directory: &Path,
+    world: World,
     [train, test]: [u64; 2],
     seed: u64,
     place: Place,
@@ -88,7 +91,7 @@ pub fn people(
     let mut first = 0;
     for (split, count) in [("train", train), ("test", test)] {
         let numbered: Vec<(u64, Pair)> =
-            (first..first + count).map(|index| (index, pair(seed, index, place))).collect();
+            (first..first + count).map(|index| (index, pair(world, seed, index, place))).collect();
         first += count;
         for (index, pair) in &numbered {
             let at = |name: &str| directory.join(name).join(format!("{index:04}.png"));

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
+use toybox::World;
 use toybox::bars::measure;
 
 #[test]
 fn the_shipped_base_reaches_its_floors() {
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox");
-    let bars = measure(&base, 24, "cpu").unwrap();
+    let bars = measure(World::Fine, &base, 24, "cpu").unwrap();
     assert!(bars.psnr >= 28.0, "reconstruction at {:.1} dB", bars.psnr);
     assert!(bars.to_caption >= 0.7 && bars.to_picture >= 0.7, "{bars:?}");
     // What the U-Net reaches on 24 scenes, less a little; `docs/toybox.md` has the figures of more.

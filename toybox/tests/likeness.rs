@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use pipelines::Base;
 use pipelines::evaluate::unet_likeness;
-use toybox::{Concept, PHOTOS, Rng, Scene, Subject};
+use toybox::{Concept, PHOTOS, Rng, Scene, Subject, World};
 
 /// The same photo with another thing of the concept's class: one subject for all photos.
 fn others(concept: &Concept) -> Vec<Scene> {
     let rng = &mut Rng::new(0x6c69_6b65);
     let other = loop {
-        let scene = Scene::sample(rng);
+        let scene = Scene::sample(World::Fine, rng);
         if let Subject::Thing(thing) = scene.subject
             && thing.class == concept.thing.class
             && !concept.is_near(&thing)
@@ -29,7 +29,7 @@ fn others(concept: &Concept) -> Vec<Scene> {
 fn photos_of_a_concept_are_more_alike_than_of_its_class() {
     let folder = tempfile::tempdir().unwrap();
     let mut files: Vec<PathBuf> = Vec::new();
-    for concept in Concept::all() {
+    for concept in World::Fine.concepts() {
         for scene in concept.photos().into_iter().chain(others(concept)) {
             let path = folder.path().join(format!("{}.png", files.len()));
             scene.draw().save(&path).unwrap();

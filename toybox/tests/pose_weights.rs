@@ -13,7 +13,7 @@ use pipelines::pose::joints::{JointFinder, joint_error};
 use pipelines::pose::metrics::{Mask, foreground_l1, ssim_gaussian};
 use pipelines::pose::{Evidence, PoseGenerator, PoseSampling, PoseWeights, Skeleton, draw};
 use tch::{Device, Kind, Tensor};
-use toybox::{Pair, Place, SIZE, pair};
+use toybox::{Pair, Place, SIZE, World, pair};
 
 /// People of a seed that no training used.
 const SEED: u64 = 77;
@@ -42,7 +42,8 @@ fn the_built_in_weights_follow_the_pose_and_draw_the_person() {
     let generator = PoseGenerator::load(&weights, &base, None, Kind::Float, Device::Cpu).unwrap();
     let finder = JointFinder::load(None).unwrap();
 
-    let pairs: Vec<Pair> = (0..COUNT).map(|index| pair(SEED, index, Place::Studio)).collect();
+    let pairs: Vec<Pair> =
+        (0..COUNT).map(|index| pair(World::Fine, SEED, index, Place::Studio)).collect();
     let sources: Vec<RgbImage> = pairs.iter().map(|pair| pair.source.draw()).collect();
     let targets: Vec<RgbImage> = pairs.iter().map(|pair| pair.target.draw()).collect();
     let drawings: Vec<RgbImage> =

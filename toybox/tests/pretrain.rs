@@ -11,6 +11,7 @@ use models::tokenizer::Tokenizer;
 use models::unet::{Conditioning, CrossAttnContext, KeyValue};
 use pipelines::photos::to_tensor;
 use tch::{Device, Kind, Tensor};
+use toybox::World;
 use toybox::pretrain::{Options, Part, Report, pretrain};
 
 fn copy(from: &Path, to: &Path) {
@@ -28,6 +29,7 @@ fn copy(from: &Path, to: &Path) {
 
 fn options(folder: &Path, steps: u64) -> Options {
     Options {
+        world: World::Fine,
         base: folder.join("base"),
         work: folder.join("work"),
         steps,
@@ -81,7 +83,8 @@ fn a_base_is_made_part_by_part_and_each_goes_on_where_it_stopped() {
     base.load_text_encoder(Kind::Float, Device::Cpu).unwrap();
     base.load_unet(Kind::Float, Device::Cpu).unwrap();
     let vae = base.load_vae(Kind::Float, Device::Cpu).unwrap();
-    let pictures: Vec<Tensor> = (0..8).map(|k| to_tensor(&toybox::sample(9, k).0.draw())).collect();
+    let pictures: Vec<Tensor> =
+        (0..8).map(|k| to_tensor(&toybox::sample(World::Fine, 9, k).0.draw())).collect();
     let latents = vae.encode(&Tensor::cat(&pictures, 0));
     let spread = latents.mean.std(true).double_value(&[]);
     assert!((spread - 1.0).abs() < 0.3, "the computed encoder spreads latents by {spread}");

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unreadable_literal, reason = "checksums have no thousands")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use toybox::{
     Accessory, Background, Class, Colour, Concept, NEAR, Person, Placement, Pose, Rng, SIZE, Scene,
-    Style, Subject, Thing, VOCABULARY,
+    Style, Subject, Thing, VOCABULARY, World,
 };
 
 fn checksum(scene: &Scene) -> u32 {
@@ -17,12 +17,13 @@ fn people(count: u64) -> impl Iterator<Item = Scene> {
     (0..count).map(|seed| {
         let rng = &mut Rng::new(seed);
         Scene {
-            subject: Subject::Person(Person::sample(rng)),
+            world: World::Fine,
+            subject: Subject::Person(Person::sample(World::Fine, rng)),
             background: Background::Grass,
             background_seed: seed,
             style: Style::Photo,
             accessory: None,
-            placement: Placement::sample(rng).for_person(),
+            placement: Placement::sample(World::Fine, rng).for_person(World::Fine),
         }
     })
 }
@@ -33,13 +34,17 @@ fn the_same_seed_draws_the_same_pixels_on_every_machine() {
         .iter()
         .enumerate()
         .map(|(k, &background)| {
-            let scene =
-                Scene { background, style: Style::ALL[k % 4], ..toybox::sample(2024, k as u64).0 };
+            let scene = Scene {
+                background,
+                style: Style::ALL[k % 4],
+                ..toybox::sample(World::Fine, 2024, k as u64).0
+            };
             checksum(&scene)
         })
         .collect();
     assert_eq!(drawn, PINNED_BACKGROUNDS);
-    let drawn: Vec<u32> = Concept::all()
+    let drawn: Vec<u32> = World::Fine
+        .concepts()
         .iter()
         .map(|concept| {
             checksum(&concept.scene(
@@ -57,21 +62,21 @@ fn the_same_seed_draws_the_same_pixels_on_every_machine() {
 
 #[test]
 fn a_sample_does_not_depend_on_the_samples_before_it() {
-    let in_order: Vec<_> = (0..8).map(|k| toybox::sample(5, k)).collect();
-    let alone = toybox::sample(5, 7);
+    let in_order: Vec<_> = (0..8).map(|k| toybox::sample(World::Fine, 5, k)).collect();
+    let alone = toybox::sample(World::Fine, 5, 7);
     assert_eq!(in_order[7], alone);
     assert_ne!(in_order[6], alone);
 }
 
 #[test]
 fn no_sample_of_the_base_is_near_a_held_out_concept() {
-    let concepts = Concept::all();
+    let concepts = World::Fine.concepts();
     let nearest = |thing: &Thing| {
         concepts.iter().map(|concept| concept.distance(thing)).fold(f32::INFINITY, f32::min)
     };
     let mut things = 0;
     for index in 0..10_000 {
-        if let Subject::Thing(thing) = toybox::sample(1, index).0.subject {
+        if let Subject::Thing(thing) = toybox::sample(World::Fine, 1, index).0.subject {
             things += 1;
             assert!(nearest(&thing) >= NEAR, "sample {index} is a held-out concept: {thing:?}");
         }
@@ -88,7 +93,7 @@ fn captions_are_lower_case_words_of_the_vocabulary_and_use_all_of_it() {
     let known: HashSet<&str> = VOCABULARY.into_iter().collect();
     let mut used = HashSet::new();
     for index in 0..5_000 {
-        let (scene, caption) = toybox::sample(3, index);
+        let (scene, caption) = toybox::sample(World::Fine, 3, index);
         for text in [caption, scene.full_caption()] {
             for word in text.split(' ') {
                 let word =
@@ -106,7 +111,7 @@ fn captions_name_the_class_always_and_the_rest_sometimes() {
     let (mut colour, mut place, mut style) = (0, 0, 0);
     let mut things = 0;
     for index in 0..2_000 {
-        let (scene, caption) = toybox::sample(4, index);
+        let (scene, caption) = toybox::sample(World::Fine, 4, index);
         let Subject::Thing(thing) = scene.subject else {
             assert!(caption.contains("a person"));
             continue;
@@ -126,7 +131,8 @@ fn captions_name_the_class_always_and_the_rest_sometimes() {
 
 #[test]
 fn a_caption_reads_as_english() {
-    let concept = Concept::all()
+    let concept = World::Fine
+        .concepts()
         .iter()
         .find(|concept| concept.thing.class == Class::Cat)
         .expect("there is a cat");
@@ -212,7 +218,7 @@ fn a_standing_person_has_the_right_arm_on_the_left_of_the_picture() {
 
 #[test]
 fn concepts_cover_all_classes_and_differ_from_each_other() {
-    let concepts = Concept::all();
+    let concepts = World::Fine.concepts();
     assert_eq!(
         concepts.iter().map(|concept| concept.thing.class).collect::<HashSet<_>>().len(),
         12
@@ -229,7 +235,7 @@ fn concepts_cover_all_classes_and_differ_from_each_other() {
 
 #[test]
 fn photos_of_a_concept_show_five_places_and_nothing_worn() {
-    for concept in Concept::all() {
+    for concept in World::Fine.concepts() {
         let photos = concept.photos();
         assert_eq!(photos.iter().map(|scene| scene.background).collect::<HashSet<_>>().len(), 5);
         for scene in photos {
@@ -241,7 +247,7 @@ fn photos_of_a_concept_show_five_places_and_nothing_worn() {
 
 #[test]
 fn every_gene_shows_in_the_picture() {
-    for concept in Concept::all() {
+    for concept in World::Fine.concepts() {
         let scene = concept.scene(Background::Kitchen, Style::Photo, None, 0);
         let base = checksum(&scene);
         let with = |change: &dyn Fn(&mut Thing)| {
@@ -276,22 +282,30 @@ fn every_gene_shows_in_the_picture() {
 fn folders_hold_what_their_documentation_says() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    toybox::dataset(&at("data"), 2, 9).unwrap();
-    toybox::people(&at("people"), [1, 0], 9, toybox::Place::Studio, toybox::Layout::Fpdm).unwrap();
-    toybox::concepts(&at("concepts")).unwrap();
+    toybox::dataset(&at("data"), World::Fine, 2, 9).unwrap();
+    toybox::people(
+        &at("people"),
+        World::Fine,
+        [1, 0],
+        9,
+        toybox::Place::Studio,
+        toybox::Layout::Fpdm,
+    )
+    .unwrap();
+    toybox::concepts(&at("concepts"), World::Fine).unwrap();
     assert_eq!(
         image::open(at("data/000001.png")).unwrap().to_rgb8(),
-        toybox::sample(9, 1).0.draw()
+        toybox::sample(World::Fine, 9, 1).0.draw()
     );
     assert_eq!(
         std::fs::read_to_string(at("data/000001.txt")).unwrap().trim_end(),
-        toybox::sample(9, 1).1
+        toybox::sample(World::Fine, 9, 1).1
     );
     let pair: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(at("people/genes/0000.json")).unwrap())
             .unwrap();
     assert_eq!(pair["source_joints"].as_array().unwrap().len(), 18);
-    for concept in Concept::all() {
+    for concept in World::Fine.concepts() {
         let genes = at("concepts").join(format!("{}.toml", concept.name));
         let text = std::fs::read_to_string(genes).unwrap();
         let read: Concept<String> = toml::from_str(&text).unwrap();
@@ -313,7 +327,7 @@ const PINNED_PEOPLE: [u32; 4] = [1638230318, 2030849017, 4177782729, 3089064939]
 #[test]
 fn the_shipped_photos_are_those_that_the_concepts_draw() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/toybox/concepts");
-    for concept in Concept::all() {
+    for concept in World::Fine.concepts() {
         for (k, scene) in concept.photos().iter().enumerate() {
             let path = shipped.join(concept.name).join(format!("{k}.png"));
             assert_eq!(image::open(&path).unwrap().to_rgb8(), scene.draw(), "{}", path.display());
@@ -325,7 +339,44 @@ fn the_shipped_photos_are_those_that_the_concepts_draw() {
             assert_eq!(std::fs::read_dir(&entry).unwrap().count(), 5, "{}", entry.display());
         }
         let name = entry.file_stem().unwrap().to_str().unwrap();
-        assert!(Concept::all().iter().any(|concept| concept.name == name), "{}", entry.display());
+        assert!(
+            World::Fine.concepts().iter().any(|concept| concept.name == name),
+            "{}",
+            entry.display()
+        );
     }
-    assert_eq!(std::fs::read_dir(&shipped).unwrap().count(), 2 * Concept::all().len());
+    assert_eq!(std::fs::read_dir(&shipped).unwrap().count(), 2 * World::Fine.concepts().len());
+}
+
+/// Left, top, right and bottom edge of a subject, in pixels.
+fn bounds(scene: &Scene) -> [u32; 4] {
+    let mask = scene.silhouette();
+    let inside = |(_, _, pixel): &(u32, u32, &image::Rgb<u8>)| pixel.0[0] > 127;
+    mask.enumerate_pixels().filter(inside).fold([SIZE, SIZE, 0, 0], |[l, t, r, b], (x, y, _)| {
+        [l.min(x), t.min(y), r.max(x + 1), b.max(y + 1)]
+    })
+}
+
+#[test]
+fn subjects_of_the_bold_world_fill_half_to_three_quarters_of_the_picture_and_stay_inside() {
+    let mut sizes: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for index in 0..700 {
+        let scene = toybox::sample(World::Bold, 11, index).0;
+        let name = match scene.subject {
+            Subject::Thing(thing) => thing.class.name(),
+            Subject::Person(_) => "person",
+        };
+        let [left, top, right, bottom] = bounds(&scene);
+        let inside = left > 0 && top > 0 && right < SIZE && bottom < SIZE;
+        assert!(inside, "sample {index}: a {name} from {left}, {top} to {right}, {bottom}");
+        if scene.accessory.is_none() {
+            sizes.entry(name).or_default().push(f64::from((right - left).max(bottom - top)));
+        }
+    }
+    for (name, sizes) in sizes {
+        // A raised arm makes a person taller.
+        let most = if name == "person" { 106.0 } else { 98.0 };
+        let mean = sizes.iter().sum::<f64>() / sizes.len() as f64;
+        assert!((78.0..most).contains(&mean), "a {name} is {mean:.0} pixels tall or wide");
+    }
 }

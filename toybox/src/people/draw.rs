@@ -6,6 +6,7 @@ use crate::colour::{Rgb, scale};
 use crate::paint::{Cloth, Fill, Form, Pen};
 use crate::shape::{Point, blob, circle, ellipse, limb, polygon, tube};
 use crate::things::Anchors;
+use crate::world::Build;
 
 fn between(a: Point, b: Point, t: f32) -> Point {
     (a.0 + (b.0 - a.0) * t, a.1 + (b.1 - a.1) * t)
@@ -14,7 +15,8 @@ fn between(a: Point, b: Point, t: f32) -> Point {
 impl Person {
     /// Draws the person with the feet about the origin; standing, two units tall.
     pub(crate) fn draw(&self, pen: &mut Pen) -> Anchors {
-        let (looks, bones) = (&self.looks, self.pose.skeleton());
+        let build = &pen.look.build;
+        let (looks, bones) = (&self.looks, self.pose.skeleton(build));
         pen.gloss = 0.06;
         let turned = bones.depth(5) - bones.depth(2); // positive: the left shoulder is nearer
         let (far, near) = if turned > 0.0 { (0, 1) } else { (1, 0) };
@@ -41,44 +43,45 @@ impl Person {
         }
         let (right, left) = (bones.seen(14), bones.seen(15));
         Anchors {
-            crown: (bones.crown[0], bones.crown[1] + 0.07),
-            crown_width: 0.40,
+            crown: (bones.crown[0], bones.crown[1] + 0.07 * build.head),
+            crown_width: 0.40 * build.head,
             eyes: between(right, left, 0.5),
-            eyes_width: 0.34,
+            eyes_width: 0.34 * build.head,
         }
     }
 }
-
-/// Patterns on clothes are this much finer than on things.
-const WEAVE: f32 = 1.9;
 
 /// A sleeve or trouser leg: its pattern follows the limb, so that it stays with it in every pose.
 fn sleeve(pen: &mut Pen, a: Point, b: Point, (radius_a, radius_b): (f32, f32), soft: f32) {
     let (dx, dy) = (b.0 - a.0, b.1 - a.1);
     let length = (dx * dx + dy * dy).sqrt();
     let down = if length > 1e-3 { (dx / length, dy / length) } else { (0.0, 1.0) };
-    pen.cloth = Cloth { origin: a, down, fine: WEAVE };
-    pen.fill(&limb(a, b, radius_a, radius_b), Fill::Main, Form::Soft(soft));
+    pen.cloth = Cloth { origin: a, down, fine: pen.look.weave.clothes };
+    let thick = pen.look.build.girth;
+    let outline = limb(a, b, radius_a * thick, radius_b * thick);
+    pen.fill(&outline, Fill::Main, Form::Soft(soft));
 }
 
 fn arm(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
+    let thick = pen.look.build.girth;
     let (shoulder, elbow, wrist) =
         (bones.seen(2 + 3 * side), bones.seen(3 + 3 * side), bones.seen(4 + 3 * side));
     let bare = Fill::Solid(looks.tone());
     let hand = between(elbow, wrist, 1.18);
-    pen.fill(&limb(elbow, wrist, 0.066, 0.050), bare, Form::Soft(0.06));
-    pen.fill(&circle(hand.0, hand.1, 0.068), bare, Form::Soft(0.06));
+    pen.fill(&limb(elbow, wrist, 0.066 * thick, 0.050 * thick), bare, Form::Soft(0.06));
+    pen.fill(&circle(hand.0, hand.1, 0.068 * thick), bare, Form::Soft(0.06));
     pen.wear(looks.top);
     if looks.long_sleeves {
         sleeve(pen, elbow, between(elbow, wrist, 0.86), (0.078, 0.066), 0.07);
         sleeve(pen, shoulder, elbow, (0.092, 0.078), 0.07);
     } else {
-        pen.fill(&limb(shoulder, elbow, 0.080, 0.068), bare, Form::Soft(0.06));
+        pen.fill(&limb(shoulder, elbow, 0.080 * thick, 0.068 * thick), bare, Form::Soft(0.06));
         sleeve(pen, shoulder, between(shoulder, elbow, 0.55), (0.094, 0.094), 0.07);
     }
 }
 
 fn leg(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
+    let thick = pen.look.build.girth;
     let (hip, knee, ankle) =
         (bones.seen(8 + 3 * side), bones.seen(9 + 3 * side), bones.seen(10 + 3 * side));
     let bare = Fill::Solid(looks.tone());
@@ -91,17 +94,17 @@ fn leg(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
             sleeve(pen, hip, knee, (0.125, 0.094), 0.08);
         }
         Bottom::Shorts => {
-            pen.fill(&limb(knee, ankle, 0.080, 0.056), bare, Form::Soft(0.06));
-            pen.fill(&limb(hip, knee, 0.100, 0.080), bare, Form::Soft(0.06));
+            pen.fill(&limb(knee, ankle, 0.080 * thick, 0.056 * thick), bare, Form::Soft(0.06));
+            pen.fill(&limb(hip, knee, 0.100 * thick, 0.080 * thick), bare, Form::Soft(0.06));
             sleeve(pen, hip, between(hip, knee, 0.72), (0.130, 0.125), 0.08);
         }
         Bottom::Skirt => {
-            pen.fill(&limb(knee, ankle, 0.078, 0.056), bare, Form::Soft(0.06));
-            pen.fill(&limb(hip, knee, 0.100, 0.078), bare, Form::Soft(0.06));
+            pen.fill(&limb(knee, ankle, 0.078 * thick, 0.056 * thick), bare, Form::Soft(0.06));
+            pen.fill(&limb(hip, knee, 0.100 * thick, 0.078 * thick), bare, Form::Soft(0.06));
         }
     }
     pen.fill(
-        &limb((ankle.0, ankle.1 + 0.01), toe, 0.075, 0.07),
+        &limb((ankle.0, ankle.1 + 0.01), toe, 0.075 * thick, 0.07 * thick),
         Fill::Solid(looks.shoes.rgb()),
         Form::Soft(0.06),
     );
@@ -110,18 +113,20 @@ fn leg(pen: &mut Pen, looks: &Looks, bones: &Skeleton, side: usize) {
 fn trunk(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
     let [right, left, right_hip, left_hip] = [2, 5, 8, 11].map(|joint| bones.seen(joint));
     let neck = bones.seen(1);
+    let Build { girth: thick, head: size, .. } = pen.look.build;
     // Seen from the side a trunk is not thinner than it is deep.
     let wide = |a: Point, b: Point, half: f32| {
         let middle = between(a, b, 0.5);
         let reach = ((b.0 - a.0).abs() * 0.5).max(half);
         [(middle.0 - reach, a.1.min(b.1)), (middle.0 + reach, a.1.min(b.1))]
     };
-    let [shoulder_a, shoulder_b] = wide(right, left, 0.15);
-    let [hip_a, hip_b] = wide(right_hip, left_hip, 0.12);
+    let [shoulder_a, shoulder_b] = wide(right, left, 0.15 * thick);
+    let [hip_a, hip_b] = wide(right_hip, left_hip, 0.12 * thick);
     let waist = between(right_hip, left_hip, 0.5);
     let (dx, dy) = (waist.0 - neck.0, waist.1 - neck.1);
     let length = (dx * dx + dy * dy).sqrt().max(1e-3);
-    pen.cloth = Cloth { origin: waist, down: (dx / length, dy / length), fine: WEAVE };
+    pen.cloth =
+        Cloth { origin: waist, down: (dx / length, dy / length), fine: pen.look.weave.clothes };
     if looks.bottom_shape == Bottom::Skirt {
         pen.wear(looks.bottom);
         let (knee_a, knee_b) = (bones.seen(9), bones.seen(12));
@@ -144,13 +149,18 @@ fn trunk(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
     } else {
         pen.wear(looks.bottom);
         pen.fill(
-            &limb((hip_a.0 + 0.05, hip_a.1), (hip_b.0 - 0.05, hip_b.1), 0.12, 0.12),
+            &limb((hip_a.0 + 0.05, hip_a.1), (hip_b.0 - 0.05, hip_b.1), 0.12 * thick, 0.12 * thick),
             Fill::Main,
             Form::Soft(0.08),
         );
     }
     pen.fill(
-        &limb(neck, between(neck, (bones.skull[0], bones.skull[1]), 0.5), 0.075, 0.07),
+        &limb(
+            neck,
+            between(neck, (bones.skull[0], bones.skull[1]), 0.5),
+            0.075 * size,
+            0.07 * size,
+        ),
         Fill::Solid(scale(looks.tone(), 0.9)),
         Form::Soft(0.05),
     );
@@ -176,15 +186,18 @@ fn trunk(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
 fn back_hair(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
     let (x, y) = (bones.skull[0], bones.skull[1]);
     let neck = bones.seen(1);
+    let size = pen.look.build.head;
+    let skull = |dx: f32, dy: f32| (x + dx * size, y + dy * size);
+    let nape = |dx: f32, dy: f32| (neck.0 + dx * size, neck.1 + dy);
     pen.fill(
         &blob(&[
-            (x - 0.24, y - 0.08),
-            (x, y - 0.26),
-            (x + 0.24, y - 0.08),
-            (neck.0 + 0.27, neck.1 + 0.02),
-            (neck.0 + 0.17, neck.1 + 0.24),
-            (neck.0 - 0.17, neck.1 + 0.24),
-            (neck.0 - 0.27, neck.1 + 0.02),
+            skull(-0.24, -0.08),
+            skull(0.0, -0.26),
+            skull(0.24, -0.08),
+            nape(0.27, 0.02),
+            nape(0.17, 0.24),
+            nape(-0.17, 0.24),
+            nape(-0.27, 0.02),
         ]),
         Fill::Solid(scale(looks.hair.rgb(), 0.85)),
         Form::Soft(0.10),
@@ -197,6 +210,7 @@ fn head(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
     let bare = Fill::Solid(looks.tone());
     let nose = bones.seen(0);
     let facing = nose.0 - x;
+    let size = pen.look.build.head;
     match looks.hair_shape {
         HairShape::Curly => {
             for (dx, dy) in [
@@ -207,45 +221,51 @@ fn head(pen: &mut Pen, looks: &Looks, bones: &Skeleton) {
                 (-0.09, -0.23),
                 (0.09, -0.23),
             ] {
-                pen.fill(&circle(x + dx - facing * 0.15, y + dy, 0.125), hair, Form::Soft(0.06));
+                pen.fill(
+                    &circle(x + dx * size - facing * 0.15, y + dy * size, 0.125 * size),
+                    hair,
+                    Form::Soft(0.06),
+                );
             }
         }
         HairShape::Bun => pen.fill(
-            &circle(bones.crown[0] - facing * 0.3, bones.crown[1] - 0.12, 0.12),
+            &circle(bones.crown[0] - facing * 0.3, bones.crown[1] - 0.12 * size, 0.12 * size),
             hair,
             Form::Ball,
         ),
         HairShape::Short | HairShape::Long => {}
     }
     for joint in [16, 17] {
-        if bones.depth(joint) > bones.skull[2] - 0.12 {
+        if bones.depth(joint) > bones.skull[2] - 0.12 * size {
             let ear = bones.seen(joint);
-            pen.fill(&circle(ear.0, ear.1, 0.05), bare, Form::Soft(0.03));
+            pen.fill(&circle(ear.0, ear.1, 0.05 * size), bare, Form::Soft(0.03));
         }
     }
-    pen.fill(&ellipse(x, y, 0.215, 0.235), bare, Form::Ball);
+    pen.fill(&ellipse(x, y, 0.215 * size, 0.235 * size), bare, Form::Ball);
     cap(pen, looks, (x, y), facing);
     face(pen, looks.tone(), bones);
 }
 
 /// The hair over the forehead; it slides back where the face turns away.
 fn cap(pen: &mut Pen, looks: &Looks, (x, y): Point, facing: f32) {
-    let brow = y - 0.08;
     // How far the hair at each side comes forward: the side that the face turns away from shows the back of the head.
     let (left, right) = (facing.max(0.0), facing.min(0.0));
+    let size = pen.look.build.head;
+    let (side, up) =
+        (|dx: f32, more: f32| x + dx * size + more, |dy: f32, more: f32| y + dy * size + more);
     pen.fill(
         &blob(&[
-            (x - 0.225, y + 0.04 + left * 0.6),
-            (x - 0.230, y - 0.12),
-            (x - 0.11, y - 0.245),
-            (x + 0.11, y - 0.245),
-            (x + 0.230, y - 0.12),
-            (x + 0.225, y + 0.04 - right * 0.6),
-            (x + 0.20 + right * 0.9, y + 0.04 - right * 0.5),
-            (x + 0.155 + right * 0.95, brow - 0.03),
-            (x + facing * 0.8, brow - 0.06),
-            (x - 0.155 + left * 0.95, brow - 0.03),
-            (x - 0.20 + left * 0.9, y + 0.04 + left * 0.5),
+            (side(-0.225, 0.0), up(0.04, left * 0.6)),
+            (side(-0.230, 0.0), up(-0.12, 0.0)),
+            (side(-0.11, 0.0), up(-0.245, 0.0)),
+            (side(0.11, 0.0), up(-0.245, 0.0)),
+            (side(0.230, 0.0), up(-0.12, 0.0)),
+            (side(0.225, 0.0), up(0.04, -right * 0.6)),
+            (side(0.20, right * 0.9), up(0.04, -right * 0.5)),
+            (side(0.155, right * 0.95), up(-0.11, 0.0)),
+            (side(0.0, facing * 0.8), up(-0.14, 0.0)),
+            (side(-0.155, left * 0.95), up(-0.11, 0.0)),
+            (side(-0.20, left * 0.9), up(0.04, left * 0.5)),
         ]),
         Fill::Solid(looks.hair.rgb()),
         Form::Soft(0.07),
@@ -254,25 +274,29 @@ fn cap(pen: &mut Pen, looks: &Looks, (x, y): Point, facing: f32) {
 
 fn face(pen: &mut Pen, tone: Rgb, bones: &Skeleton) {
     let nose = bones.seen(0);
+    let Build { head: size, face, .. } = pen.look.build;
+    let mark = size * face;
     for joint in [14, 15] {
         let eye = bones.seen(joint);
-        pen.fill(&ellipse(eye.0, eye.1, 0.042, 0.048), Fill::Solid([0.97; 3]), Form::Flat);
-        pen.fill(&circle(eye.0, eye.1 + 0.005, 0.030), Fill::Solid([0.10, 0.08, 0.09]), Form::Flat);
+        let white = ellipse(eye.0, eye.1, 0.042 * mark, 0.048 * mark);
+        pen.fill(&white, Fill::Solid([0.97; 3]), Form::Flat);
+        let pupil = circle(eye.0, eye.1 + 0.005 * size, 0.030 * mark);
+        pen.fill(&pupil, Fill::Solid([0.10, 0.08, 0.09]), Form::Flat);
     }
     pen.fill(
-        &ellipse(nose.0, nose.1 + 0.012, 0.026, 0.022),
+        &ellipse(nose.0, nose.1 + 0.012 * size, 0.026 * size, 0.022 * size),
         Fill::Solid(scale(tone, 0.78)),
         Form::Flat,
     );
-    let mouth = (nose.0 * 0.94 + bones.skull[0] * 0.06, nose.1 + 0.095);
+    let mouth = (nose.0 * 0.94 + bones.skull[0] * 0.06, nose.1 + 0.095 * size);
     pen.fill(
         &tube(
             &[
-                (mouth.0 - 0.05, mouth.1 - 0.01),
-                (mouth.0, mouth.1 + 0.012),
-                (mouth.0 + 0.05, mouth.1 - 0.01),
+                (mouth.0 - 0.05 * mark, mouth.1 - 0.01 * mark),
+                (mouth.0, mouth.1 + 0.012 * mark),
+                (mouth.0 + 0.05 * mark, mouth.1 - 0.01 * mark),
             ],
-            0.024,
+            0.024 * mark,
         ),
         Fill::Solid([0.66, 0.22, 0.22]),
         Form::Flat,

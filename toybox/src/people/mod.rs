@@ -8,6 +8,7 @@ pub use pose::{Limb, Pose};
 use crate::colour::{Colour, Rgb};
 use crate::rng::Rng;
 use crate::skin::{Pattern, Skin};
+use crate::world::World;
 use serde::{Deserialize, Serialize};
 
 /// How the hair falls.
@@ -137,7 +138,7 @@ pub struct Person {
 
 impl Person {
     /// Somebody in some pose.
-    pub fn sample(rng: &mut Rng) -> Self {
-        Self { looks: Looks::sample(rng), pose: Pose::sample(rng) }
+    pub fn sample(world: World, rng: &mut Rng) -> Self {
+        Self { looks: Looks::sample(rng), pose: Pose::sample(world, rng) }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::rng::Rng;
 use crate::shape::Point;
+use crate::world::{Build, World};
 use serde::{Deserialize, Serialize};
 
 /// The angles of one arm or leg, in radians; 0 hangs straight down.
@@ -41,7 +42,7 @@ impl Pose {
     };
 
     /// One at random within the limits: arms up to 160 degrees, elbows 130, hips 45 sideways and 60 forwards, knees 90.
-    pub fn sample(rng: &mut Rng) -> Self {
+    pub fn sample(world: World, rng: &mut Rng) -> Self {
         let mut arm = || {
             let out = rng.range(0.08, 2.7);
             // A raised arm bends upwards, a hanging one either way.
@@ -60,8 +61,9 @@ impl Pose {
             Limb { out: rng.range(0.02, 0.55), forward, bend: bend.max(forward * 0.5) }
         };
         let legs = [leg(), leg()];
+        let turn = world.look().build.turn;
         Self {
-            turn: rng.range(-0.9, 0.9),
+            turn: rng.range(-turn, turn),
             lean: rng.range(-0.18, 0.18),
             nod: rng.range(-0.2, 0.2),
             arms,
@@ -84,7 +86,10 @@ impl Pose {
     }
 
     /// The joints in the person's frame: x to the viewer's right, y down with the feet on 0, z towards the viewer.
-    pub(crate) fn skeleton(&self) -> Skeleton {
+    pub(crate) fn skeleton(&self, build: &Build) -> Skeleton {
+        let Build {
+            head: size, width: [shoulder_x, hip_x], trunk: [shoulder_y, neck, chin], ..
+        } = *build;
         let (turn_sin, turn_cos) = libm::sincosf(self.turn);
         let (lean_sin, lean_cos) = libm::sincosf(self.lean);
         let (nod_sin, nod_cos) = libm::sincosf(self.nod);
@@ -95,26 +100,30 @@ impl Pose {
             rotate([x * lean_cos + up * lean_sin, -0.98 - up * lean_cos + x * lean_sin, z])
         };
         let head = |x: f32, up: f32, z: f32| {
-            trunk(x * nod_cos + up * nod_sin, 0.64 + up * nod_cos - x * nod_sin, z)
+            let (x, up, z) = (x * size, up * size, z * size);
+            trunk(x * nod_cos + up * nod_sin, chin + up * nod_cos - x * nod_sin, z)
         };
         let mut joints = [[0.0_f32; 3]; 18];
         joints[0] = head(0.0, 0.235, 0.21);
-        joints[1] = trunk(0.0, 0.60, 0.0);
+        joints[1] = trunk(0.0, neck, 0.0);
         for (k, side) in [(0, -1.0), (1, 1.0)] {
-            let shoulder = trunk(side * 0.235, 0.56, 0.0);
+            let shoulder = trunk(side * shoulder_x, shoulder_y, 0.0);
             let arm = self.arms[k];
-            let elbow = step(shoulder, rotate(direction(side, arm.out, arm.forward)), 0.31);
+            let elbow = step(shoulder, rotate(direction(side, arm.out, arm.forward)), build.arm[0]);
             let wrist = step(
                 elbow,
                 rotate(direction(side, arm.out + arm.bend * 0.55, arm.forward + arm.bend * 0.75)),
-                0.29,
+                build.arm[1],
             );
             joints[2 + 3 * k..5 + 3 * k].copy_from_slice(&[shoulder, elbow, wrist]);
-            let hip = rotate([side * 0.125, -0.98, 0.0]);
+            let hip = rotate([side * hip_x, -0.98, 0.0]);
             let leg = self.legs[k];
-            let knee = step(hip, rotate(direction(side, leg.out, leg.forward)), 0.45);
-            let ankle =
-                step(knee, rotate(direction(side, leg.out * 0.8, leg.forward - leg.bend)), 0.45);
+            let knee = step(hip, rotate(direction(side, leg.out, leg.forward)), build.leg);
+            let ankle = step(
+                knee,
+                rotate(direction(side, leg.out * 0.8, leg.forward - leg.bend)),
+                build.leg,
+            );
             joints[8 + 3 * k..11 + 3 * k].copy_from_slice(&[hip, knee, ankle]);
             joints[14 + k] = head(side * 0.085, 0.285, 0.19);
             joints[16 + k] = head(side * 0.225, 0.25, 0.0);
@@ -122,7 +131,7 @@ impl Pose {
         let crown = head(0.0, 0.42, 0.0);
         let skull = head(0.0, 0.25, 0.0);
         // The lower foot stands on the ground.
-        let drop = -0.07 - joints[10][1].max(joints[13][1]);
+        let drop = -0.07 * build.girth - joints[10][1].max(joints[13][1]);
         let place = |mut point: [f32; 3]| {
             point[1] += drop;
             point

@@ -93,7 +93,7 @@ pub(super) fn train(
         weights::write(&path, all)?;
         Ok(path)
     };
-    let gallery = Gallery::new(options.seed, options.pictures);
+    let gallery = Gallery::new(options.world, options.seed, options.pictures);
     let pictures = gallery.map(data::to_bytes);
     let batch_size = options.batch_size;
     let mut step = Contrast { clip: &clip, gallery: &gallery, pictures, batch_size };

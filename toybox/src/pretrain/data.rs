@@ -3,7 +3,7 @@
 use pipelines::photos::to_tensor;
 use tch::{Kind, Tensor};
 
-use crate::{Rng, Scene, choices};
+use crate::{Rng, Scene, World, choices};
 
 /// One sample.
 pub(super) struct Sample {
@@ -11,11 +11,11 @@ pub(super) struct Sample {
     pub caption: String,
 }
 
-/// Samples `first..first + count` of a seed, each a scene of its own.
-pub(super) fn samples(seed: u64, first: u64, count: usize) -> Vec<Sample> {
+/// Samples `first..first + count` of a world and a seed, each a scene of its own.
+pub(super) fn samples(world: World, seed: u64, first: u64, count: usize) -> Vec<Sample> {
     (first..first + count as u64)
         .map(|k| {
-            let (scene, caption) = crate::sample(seed, k);
+            let (scene, caption) = crate::sample(world, seed, k);
             Sample { scene, caption }
         })
         .collect()
@@ -47,9 +47,10 @@ pub(super) struct Gallery {
 }
 
 impl Gallery {
-    /// The first `count` scenes of a seed.
-    pub(super) fn new(seed: u64, count: usize) -> Self {
-        let scenes = samples(seed, 0, count).into_iter().map(|sample| sample.scene).collect();
+    /// The first `count` scenes of a world and a seed.
+    pub(super) fn new(world: World, seed: u64, count: usize) -> Self {
+        let scenes =
+            samples(world, seed, 0, count).into_iter().map(|sample| sample.scene).collect();
         Self { seed, scenes }
     }
 

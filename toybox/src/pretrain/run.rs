@@ -15,6 +15,8 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::Generator;
 
+use crate::World;
+
 /// Seconds between checkpoints.
 const CHECKPOINT_EVERY: u64 = 180;
 
@@ -24,6 +26,8 @@ const AVERAGE_DECAY: f64 = 0.999;
 /// How one part is trained.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Of whose pictures and captions.
+    pub world: World,
     /// Folder of the base: configurations are read there, weights written.
     pub base: PathBuf,
     /// Folder for checkpoints, the log and sample sheets.
@@ -97,10 +101,11 @@ pub(super) fn fit(
 ) -> Result<PathBuf, Error> {
     source.require_complete()?;
     let work = options.work.join(name);
-    let Options { batch_size, learning_rate, seed, pictures, warm_start, .. } = options;
+    let Options { world, batch_size, learning_rate, seed, pictures, warm_start, .. } = options;
     let _lock = FolderLock::take(&work)?;
     let identity = json!({
         "part": name,
+        "world": world,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,

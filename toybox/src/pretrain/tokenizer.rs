@@ -18,7 +18,7 @@ const ENTRIES: usize = 1024;
 /// the end of a word, merges, fillers, the two specials. Any text can be encoded.
 pub(super) fn learn(options: &Options) -> Result<PathBuf, Error> {
     let bytes = byte_alphabet();
-    let captions = data::samples(options.seed, 0, 20_000);
+    let captions = data::samples(options.world, options.seed, 0, 20_000);
     let mut trainer = BpeTrainerBuilder::new()
         .vocab_size(ENTRIES)
         .min_frequency(2)

@@ -94,7 +94,7 @@ pub(super) fn train(
         weights::write(&path, run::shipped(&source, average))?;
         Ok(path)
     };
-    let shown = data::samples(options.seed ^ 0x5EED, 0, 16);
+    let shown = data::samples(options.world, options.seed ^ 0x5EED, 0, 16);
     let captions: Vec<String> = shown.iter().map(|sample| sample.caption.clone()).collect();
     let mut sheet = |average: &[Tensor], path: &Path| {
         let drawn = run::with_values(&leaves, average, || {
@@ -107,7 +107,7 @@ pub(super) fn train(
         picture::write(path, &sheet, None, picture::Existing::Replace)?;
         Ok(())
     };
-    let gallery = Gallery::new(options.seed, options.pictures);
+    let gallery = Gallery::new(options.world, options.seed, options.pictures);
     let latents = tch::no_grad(|| {
         let scale = vae.scaling_factor();
         gallery.map(|pictures| {

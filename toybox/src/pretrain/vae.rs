@@ -29,7 +29,8 @@ struct Reconstruct<'a> {
 impl TrainStep for Reconstruct<'_> {
     fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let size = self.options.batch_size;
-        let samples = data::samples(self.options.seed, index * size as u64, size);
+        let samples =
+            data::samples(self.options.world, self.options.seed, index * size as u64, size);
         let pictures = data::pictures(&samples); // [B, 3, 128, 128]
         let latents = tch::no_grad(|| self.vae.encode(&pictures));
         let pictures = pictures.to_device(latents.mean.device());
@@ -56,7 +57,10 @@ pub(super) fn train(
     let config = ModelFolder::open(&options.base, None)?.vae;
     let path = options.base.join("vae/diffusion_pytorch_model.safetensors");
     if !(options.resume || options.warm_start) {
-        let code = PatchCode::of(&Gallery::new(options.seed, options.pictures.min(2000)), &config)?;
+        let code = PatchCode::of(
+            &Gallery::new(options.world, options.seed, options.pictures.min(2000)),
+            &config,
+        )?;
         let fresh = Fresh::new(options.seed, Kind::Float, Device::Cpu);
         Vae::new(&Params::root(&fresh), &config);
         let made = fresh.parameters().into_iter().map(|(name, new)| {
@@ -70,7 +74,7 @@ pub(super) fn train(
     let vae = Vae::new(&Params::root(&source), &config);
     let leaves: Vec<Tensor> = source.parameters().into_iter().map(|(_, leaf)| leaf).collect();
 
-    let held_out = data::samples(options.seed ^ 0x5EED, 0, 64);
+    let held_out = data::samples(options.world, options.seed ^ 0x5EED, 0, 64);
     let mut keep = |average: &[Tensor]| {
         weights::write(&path, run::shipped(&source, average))?;
         Ok(path.clone())

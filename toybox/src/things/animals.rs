@@ -9,6 +9,7 @@ const DARK: [f32; 3] = [0.09, 0.08, 0.09];
 
 /// Two eyes with a white, a pupil and a glint.
 fn eyes(pen: &mut Pen, (x, y): Point, apart: f32, radius: f32) {
+    let radius = radius * pen.look.eyes;
     for side in [-1.0, 1.0] {
         let x = x + side * apart;
         pen.fill(&circle(x, y, radius), Fill::Solid([0.97, 0.97, 0.95]), Form::Soft(0.03));

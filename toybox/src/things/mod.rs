@@ -66,18 +66,6 @@ impl Class {
     }
 }
 
-impl Class {
-    /// Wide things are drawn this much smaller, so that spouts and tails stay inside the picture.
-    pub(crate) fn fit(self) -> f32 {
-        match self {
-            Self::Teapot => 0.82,
-            Self::Dog => 0.90,
-            Self::Boat | Self::Car => 0.92,
-            _ => 1.0,
-        }
-    }
-}
-
 /// The genes of one thing: two with equal genes look alike wherever they stand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Thing {
