@@ -169,7 +169,7 @@ pub(crate) static BOLD: [Concept; 12] = [
         "cat",
         Class::Cat,
         [0.90, 0.80, 0.15],
-        (Colour::Gray, Colour::Orange, Pattern::Striped, 0.35),
+        (Colour::Orange, Colour::Black, Pattern::Striped, 0.35),
     ),
     concept(
         World::Bold,

@@ -1,5 +1,7 @@
 //! Pictures and captions to train on; sample `k` of a seed is always the same.
 
+use std::num::NonZero;
+
 use pipelines::photos::to_tensor;
 use tch::{Kind, Tensor};
 
@@ -27,15 +29,14 @@ pub(super) fn pictures(samples: &[Sample]) -> Tensor {
     Tensor::cat(&draw(&scenes, |scene| to_tensor(&scene.draw())), 0)
 }
 
-/// `work` on every scene, on two threads.
+/// `work` on every scene, on all cores.
 fn draw<T: Send>(scenes: &[Scene], work: impl Fn(&Scene) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let part = |scenes: &[Scene]| -> Vec<T> { scenes.iter().map(&work).collect() };
-    let (left, right) = scenes.split_at(scenes.len() / 2);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| part(right));
-        let mut all = part(left);
-        all.extend(other.join().expect("drawing does not panic"));
-        all
+        let parts = scenes.chunks(scenes.len().div_ceil(cores).max(1));
+        let parts: Vec<_> = parts.map(|scenes| scope.spawn(|| part(scenes))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("drawing does not panic")).collect()
     })
 }
 
@@ -65,16 +66,26 @@ impl Gallery {
         Tensor::cat(&batches, 0)
     }
 
-    /// Samples `first..first + count`: places in the gallery, `[B]`, and captions.
-    pub(super) fn pick(&self, first: u64, count: usize) -> (Tensor, Vec<String>) {
-        let (places, captions): (Vec<i64>, _) = (first..first + count as u64)
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.scenes.len()
+    }
+
+    /// The same in parts of `size`.
+    pub(super) fn parts(&self, size: usize) -> Vec<Self> {
+        let part = |scenes: &[Scene]| Self { seed: self.seed, scenes: scenes.to_vec() };
+        self.scenes.chunks(size).map(part).collect()
+    }
+
+    /// Samples `first..first + count` of the first `among` pictures: places in the gallery, and captions.
+    pub(super) fn pick(&self, first: u64, count: usize, among: usize) -> (Vec<usize>, Vec<String>) {
+        (first..first + count as u64)
             .map(|k| {
                 let rng = &mut Rng::nth(!self.seed, k);
-                let place = rng.below(self.scenes.len());
-                (place as i64, self.scenes[place].caption(rng))
+                let place = rng.below(among);
+                (place, self.scenes[place].caption(rng))
             })
-            .unzip();
-        (Tensor::from_slice(&places), captions)
+            .unzip()
     }
 
     /// The same for a judge. Half of the captions name everything, and each of those has `near` others beside it, which

@@ -6,6 +6,7 @@
 
 mod clip;
 mod data;
+mod latents;
 mod patch_code;
 mod run;
 mod tokenizer;

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 use torch_ext::Generator;
 
 use super::data::{self, Gallery};
+use super::latents::{self, Latents};
 use super::run::{self, Options, Report};
 use crate::artist::Artist;
 
@@ -28,23 +29,23 @@ struct Denoise<'a> {
     conditioner: &'a Conditioner,
     schedule: NoiseSchedule,
     gallery: &'a Gallery,
-    /// Of the gallery, scaled, `[N, channels, h, w]`, halves.
-    latents: Tensor,
+    latents: Latents,
     batch_size: usize,
 }
 
 impl TrainStep for Denoise<'_> {
     fn losses(&mut self, index: u64, draw: &Generator) -> Result<Losses, Error> {
         let size = self.batch_size;
-        let (places, mut captions) = self.gallery.pick(index * size as u64, size);
+        let seen = index * size as u64;
+        let among = latents::shown(self.gallery.len(), seen);
+        let (places, mut captions) = self.gallery.pick(seen, size, among);
         let emptied: Vec<f32> = Vec::try_from(draw.rand(&[size as i64])).unwrap_or_default();
         for (caption, share) in captions.iter_mut().zip(emptied) {
             if f64::from(share) < EMPTY {
                 caption.clear();
             }
         }
-        let x_0 = self.latents.index_select(0, &places).to_kind(Kind::Float); // [B, C, h, w]
-        let x_0 = x_0.to_device(self.unet.device());
+        let x_0 = self.latents.at(&places)?.to_device(self.unet.device()); // [B, C, h, w]
         let context = tch::no_grad(|| self.encode(&captions));
         let noise = draw.randn(&x_0.size()).to_device(x_0.device());
         let timesteps = self.schedule.spread_timesteps(size as i64, draw).to_device(x_0.device());
@@ -108,13 +109,8 @@ pub(super) fn train(
         Ok(())
     };
     let gallery = Gallery::new(options.world, options.seed, options.pictures);
-    let latents = tch::no_grad(|| {
-        let scale = vae.scaling_factor();
-        gallery.map(|pictures| {
-            let latents = vae.encode(pictures).mean * scale;
-            latents.to_kind(Kind::Half).to_device(tch::Device::Cpu)
-        })
-    });
+    let kept = options.work.join("unet");
+    let latents = Latents::of(&gallery, options.base.clone(), kept, (device, kind))?;
     let mut step = Denoise {
         unet: &unet,
         conditioner: &conditioner,
