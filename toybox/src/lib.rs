@@ -21,6 +21,8 @@ mod choices;
 mod clothes;
 mod colour;
 mod concept;
+mod cores;
+mod fit;
 mod font;
 mod joints;
 mod paint;

@@ -155,7 +155,7 @@ impl Scene {
     }
 
     /// The subject with what it wears, and nothing around it.
-    fn figure(&self) -> Layer {
+    pub(crate) fn figure(&self) -> Layer {
         let mut subject = Layer::transparent();
         let plain = Skin {
             main: crate::Colour::Gray,

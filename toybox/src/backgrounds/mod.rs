@@ -64,6 +64,11 @@ impl Background {
         }
     }
 
+    /// What the place's light does to the subject's colours; the same for each seed.
+    pub(crate) fn tint(self) -> Rgb {
+        self.draw(0).tint
+    }
+
     /// Draws the place.
     pub(crate) fn draw(self, seed: u64) -> Setting {
         let rng = &mut Rng::new(seed);

@@ -1,10 +1,9 @@
 //! Pictures and captions to train on; sample `k` of a seed is always the same.
 
-use std::num::NonZero;
-
 use pipelines::photos::to_tensor;
 use tch::{Kind, Tensor};
 
+use crate::cores::on_all_cores;
 use crate::{Rng, Scene, World, choices};
 
 /// One sample.
@@ -26,18 +25,7 @@ pub(super) fn samples(world: World, seed: u64, first: u64, count: usize) -> Vec<
 /// Their pictures, `[B, 3, 128, 128]` in [-1, 1].
 pub(super) fn pictures(samples: &[Sample]) -> Tensor {
     let scenes: Vec<Scene> = samples.iter().map(|sample| sample.scene).collect();
-    Tensor::cat(&draw(&scenes, |scene| to_tensor(&scene.draw())), 0)
-}
-
-/// `work` on every scene, on all cores.
-fn draw<T: Send>(scenes: &[Scene], work: impl Fn(&Scene) -> T + Sync) -> Vec<T> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let part = |scenes: &[Scene]| -> Vec<T> { scenes.iter().map(&work).collect() };
-    std::thread::scope(|scope| {
-        let parts = scenes.chunks(scenes.len().div_ceil(cores).max(1));
-        let parts: Vec<_> = parts.map(|scenes| scope.spawn(|| part(scenes))).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("drawing does not panic")).collect()
-    })
+    Tensor::cat(&on_all_cores(&scenes, |scene| to_tensor(&scene.draw())), 0)
 }
 
 /// Scenes that are drawn once and shown many times, since drawing and encoding cost as much as a step on
@@ -61,7 +49,7 @@ impl Gallery {
         let batches: Vec<Tensor> = self
             .scenes
             .chunks(64)
-            .map(|scenes| work(&Tensor::cat(&draw(scenes, |s| to_tensor(&s.draw())), 0)))
+            .map(|scenes| work(&Tensor::cat(&on_all_cores(scenes, |s| to_tensor(&s.draw())), 0)))
             .collect();
         Tensor::cat(&batches, 0)
     }
