@@ -49,10 +49,13 @@ impl AdamW {
                 let parameter = &mut self.parameters[i];
                 let (m, v) = (&mut self.first_moments[i], &mut self.second_moments[i]);
                 let _ = parameter.g_mul_scalar_(1.0 - learning_rate * weight_decay);
-                *m = m.lerp(gradient, 1.0 - beta1);
-                *v = &*v * beta2 + gradient * gradient * (1.0 - beta2);
-                let denominator = v.sqrt() / correction2.sqrt() + epsilon;
-                *parameter -= &*m / denominator * (learning_rate / correction1);
+                // In place where it can be: new memory for each of them costs more than the arithmetic.
+                let _ = m.lerp_(gradient, 1.0 - beta1);
+                let _ = v.lerp_(&gradient.square(), 1.0 - beta2);
+                let mut denominator = v.sqrt();
+                let _ = denominator.g_div_scalar_(correction2.sqrt()).g_add_scalar_(epsilon);
+                let mut update = &*m / denominator;
+                *parameter -= update.g_mul_scalar_(learning_rate / correction1);
             }
         });
     }
@@ -60,8 +63,8 @@ impl AdamW {
 
 /// The Euclidean norm of all gradients together.
 pub(super) fn joint_norm(gradients: &[Tensor]) -> f64 {
-    let squares = gradients.iter().map(|g| (g * g).sum(Kind::Double).double_value(&[]));
-    squares.sum::<f64>().sqrt()
+    let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Double)).collect();
+    Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[]) // the device is waited for once
 }
 
 /// Scales gradients so that their joint norm is at most `limit` (0 = no limit); returns the norm before.

@@ -179,7 +179,7 @@ impl Trainer {
             if !sums.loss.is_finite() {
                 return Ok(None);
             }
-            if sums.gradients.iter().all(is_finite) {
+            if all_finite(&sums.gradients) {
                 break sums;
             }
             self.loss_scale /= 2.0;
@@ -198,7 +198,7 @@ impl Trainer {
                 .map(|average| average.tensors.iter().map(Tensor::shallow_clone).collect()),
         });
         self.optimizer.step(&gradients, learning_rate);
-        if !self.optimizer.parameters.iter().all(is_finite) {
+        if !all_finite(&self.optimizer.parameters) {
             return Ok(None);
         }
         self.step += 1;
@@ -280,14 +280,14 @@ fn shares(norms: &[(&'static str, f64)]) -> Vec<(&'static str, f64)> {
     norms.iter().map(|(name, norm)| (*name, norm / sum)).collect()
 }
 
-fn is_finite(tensor: &Tensor) -> bool {
-    tensor.isfinite().all().int64_value(&[]) != 0
+/// Whether all numbers of all tensors are finite; asked of the device once, not for each of them.
+fn all_finite(tensors: &[Tensor]) -> bool {
+    let each: Vec<Tensor> = tensors.iter().map(|tensor| tensor.isfinite().all()).collect();
+    Tensor::stack(&each, 0).all().int64_value(&[]) != 0
 }
 
 fn mean_norm(parameters: &[Tensor]) -> f64 {
-    let norms: f64 = parameters
-        .iter()
-        .map(|p| p.norm_scalaropt_dim(2, [-1], false).mean(Kind::Double).double_value(&[]))
-        .sum();
-    norms / parameters.len() as f64
+    let norm = |p: &Tensor| p.norm_scalaropt_dim(2, [-1], false).mean(Kind::Double);
+    let norms: Vec<Tensor> = parameters.iter().map(norm).collect();
+    Tensor::stack(&norms, 0).mean(Kind::Double).double_value(&[])
 }
