@@ -53,12 +53,12 @@ impl<'a> RunFiles<'a> {
             folder::clear(&config.output, &path)?;
         }
         write_config(&config.output, &config.to_toml())?;
-        let (log, mut measured) = StepLog::open(&config.output, step, recorded)?;
+        let (log, measured) = StepLog::open(&config.output, step, recorded)?;
         let written = resumed && path.is_file();
-        if !written {
-            measured.clear(); // the best of them is not there any more
+        let mut best = Best::of(config.keep_best, &measured);
+        if !written && !best.is_at(step) {
+            best = Best::of(config.keep_best, &[]); // the concept that was the best is not there any more
         }
-        let best = Best::of(config.keep_best, &measured);
         Ok(Self { plan, concept, watch, log, best, recorded, written })
     }
 
