@@ -227,9 +227,14 @@ impl GeneratePlan {
         )))
     }
 
+    /// Says whether the U-Net is told the scale of guidance and predicts what guidance of it would give.
+    fn embeds_guidance(&self) -> bool {
+        self.base.folder.unet.time_cond_proj_dim.is_some()
+    }
+
     fn warn_of_no_effect(&mut self) {
         let (scale, negative) = (self.request.guidance, &self.request.negative_prompt);
-        let embedded = self.base.folder.unet.time_cond_proj_dim.is_some();
+        let embedded = self.embeds_guidance();
         let guided = !embedded && !is_none(scale);
         if !embedded {
             self.warnings.extend(below_one("--guidance", scale));
@@ -286,7 +291,12 @@ impl GeneratePlan {
             steps: sampling.steps as u32,
             sampler: sampling.kind.name().to_owned(),
             schedule: if karras { "karras" } else { "" }.to_owned(),
-            guidance: sampling.guidance.max(1.0), // what less does as well
+            // A base without an embedding of it draws below 1 what it draws at 1.
+            guidance: if self.embeds_guidance() {
+                sampling.guidance
+            } else {
+                sampling.guidance.max(1.0)
+            },
             seed,
             refine: request.refine,
             width: sampling.width as u32,
