@@ -186,11 +186,11 @@ impl Class {
 
 /// The first few of a list.
 pub(crate) fn some_of(all: &[String]) -> String {
-    let mut named = all.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if all.len() > 5 {
-        named += &format!(" and {} more", all.len() - 5);
+    let named = all.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(5) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
-    named
 }
 
 /// A value as the file has it, cut where it is long.

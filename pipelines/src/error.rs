@@ -204,6 +204,10 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::{Device, Tensor};
+    use torch_ext::{FrozenConv2d, Generator};
+
+    const BEYOND_ANY_MACHINE: i64 = 1 << 46; // of f32; a process can name 2^47 bytes
 
     #[test]
     fn f32_is_advised_where_it_is_not_in_use_yet() {
@@ -214,15 +218,6 @@ mod tests {
             assert!(!said(Kind::Float).contains("--precision"), "{}", said(Kind::Float));
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tch::{Device, Kind, Tensor};
-    use torch_ext::{FrozenConv2d, Generator};
-
-    const BEYOND_ANY_MACHINE: i64 = 1 << 46; // of f32; a process can name 2^47 bytes
 
     #[test]
     fn memory_that_tch_or_torch_ext_cannot_have_is_out_of_memory() {

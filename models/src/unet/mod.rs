@@ -222,7 +222,8 @@ impl UNet {
             time = activation.forward(&time);
         }
         if let Some(bias) = &cond.time_bias {
-            time = time + bias.to_kind(self.kind); // one timestep may meet a bias for each sample
+            // Not in place: one timestep may meet a bias for each sample.
+            time = &time + bias.to_kind(self.kind);
         }
         if let Some(activation) = config.time_embedding_act_fn {
             time = activation.forward(&time);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use embeddings::{Concept, Conditioner, PromptTokens};
 use image::RgbImage;
-use models::unet::CrossAttnContext;
+use models::unet::{CrossAttnContext, UNet};
 use tch::{Device, Kind};
 
 use super::{GeneratePlan, Progress};
@@ -71,29 +71,18 @@ fn run(
     let mut chunks = wanted.chunks(ENCODED_AT_ONCE).peekable();
     while let Some(prompts) = chunks.next() {
         let encoder = conditioner.take().expect("kept until the last chunk");
-        let mut contexts = Vec::new();
-        for &i in prompts {
-            let refiner = match (&plan.refinement, &unet) {
-                (Some(refinement), Some(unet)) if refinement.concerns(i) => {
-                    Some(plan.refiner(refinement, &encoder, unet))
-                }
-                _ => None,
-            };
-            contexts.push(match refiner {
-                Some(refiner) => {
-                    let refined = refine(&refiner, plan, i, &concepts, observer)?;
-                    let Some((copies, report)) = refined else { return Ok(drawn) };
-                    drawn.refined.push(report);
-                    // Token vectors do not vary, so the copies need not live on.
-                    let tuned = with_copies(&concepts, &copies);
-                    PromptContext::Constant(encoder.encode(&[&plan.prompts[i]], &tuned))
-                }
-                None => PromptContext::new(&encoder, &plan.prompts[i], &concepts),
-            });
-            if observer(Progress::Encoded).is_break() {
-                return Ok(drawn);
-            }
-        }
+        let Some(contexts) = encode(
+            plan,
+            prompts,
+            &encoder,
+            unet.as_ref(),
+            &concepts,
+            &mut drawn.refined,
+            observer,
+        )?
+        else {
+            return Ok(drawn);
+        };
         conditioner = chunks.peek().is_some().then_some(encoder); // a context that varies with time keeps it
         let unet = match &mut unet {
             Some(unet) => &*unet,
@@ -151,6 +140,38 @@ fn run(
     }
     drawn.interrupted = false;
     Ok(drawn)
+}
+
+/// Encodes prompts, with copies of their concepts where these are to be tuned to them; `None` where the observer stopped it.
+fn encode<'a>(
+    plan: &'a GeneratePlan,
+    prompts: &[usize],
+    encoder: &Rc<Conditioner>,
+    unet: Option<&UNet>,
+    concepts: &[&'a dyn Concept],
+    refined: &mut Vec<Refined>,
+    observer: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Option<Vec<PromptContext<'a>>>, Error> {
+    let mut contexts = Vec::new();
+    for &i in prompts {
+        let refinement = plan.refinement.as_ref().filter(|refinement| refinement.concerns(i));
+        contexts.push(match refinement.zip(unet) {
+            Some((refinement, unet)) => {
+                let refiner = plan.refiner(refinement, encoder, unet);
+                let tuned = refine(&refiner, plan, i, concepts, observer)?;
+                let Some((copies, report)) = tuned else { return Ok(None) };
+                refined.push(report);
+                // Token vectors do not vary, so the copies need not live on.
+                let tuned = with_copies(concepts, &copies);
+                PromptContext::Constant(encoder.encode(&[&plan.prompts[i]], &tuned))
+            }
+            None => PromptContext::new(encoder, &plan.prompts[i], concepts),
+        });
+        if observer(Progress::Encoded).is_break() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(contexts))
 }
 
 fn device_name(device: Device) -> &'static str {

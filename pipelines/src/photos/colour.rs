@@ -32,6 +32,7 @@ impl Pixels {
     }
 
     fn by_profile(&self, profile: &ColorProfile) -> Result<RgbImage, String> {
+        use DynamicImage as P;
         let picture = match self {
             Self::Inks { size, cmyk } if profile.color_space == DataColorSpace::Cmyk => {
                 return by_bytes(cmyk, Layout::Rgba, *size, profile, Layout::Rgb); // Rgba is what four channels are called
@@ -45,14 +46,13 @@ impl Pixels {
             Self::Light(picture) => picture,
         };
         let (rgb, grey) = (profile.color_space == DataColorSpace::Rgb, is_grey(picture));
-        if !rgb && !(grey && profile.color_space == DataColorSpace::Gray) {
+        if !(rgb || grey && profile.color_space == DataColorSpace::Gray) {
             let kind = if grey { "grey" } else { "RGB" };
             return Err(format!("it is for {:?}, but the picture is {kind}", profile.color_space));
         }
         let size = (picture.width(), picture.height());
         let bytes = |samples: &[u8], from, to| by_bytes(samples, from, size, profile, to);
         let words = |samples: &[u16], from, to| by_words(samples, from, size, profile, to);
-        use DynamicImage as P;
         match picture {
             // What greys are in a space of RGB is what their three equal channels are.
             P::ImageLuma8(_) if rgb => bytes(&picture.to_rgb8(), Layout::Rgb, Layout::Rgb),

@@ -1,5 +1,6 @@
 //! Files as other programs and strangers make them: profiles, animations, masks, and what is meant to take memory.
 
+use std::fs;
 use std::io::Cursor;
 use std::time::Instant;
 

@@ -78,6 +78,7 @@ impl StepLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn text(folder: &Path) -> String {
         fs::read_to_string(folder.join("log.jsonl")).unwrap()

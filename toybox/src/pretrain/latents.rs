@@ -86,13 +86,12 @@ fn draw(
     let vae = ModelFolder::open(base, None)?.load_vae(kind, device)?;
     for (k, part) in parts.iter().enumerate() {
         let path = folder.join(format!("latents-{k:04}.safetensors"));
-        let latents = match kept(&path, part, &vae) {
-            Some(latents) => latents,
-            None => {
-                let latents = encode(part, &vae);
-                weights::write(&path, vec![("latents".to_owned(), latents.shallow_clone())])?;
-                latents
-            }
+        let latents = if let Some(latents) = kept(&path, part, &vae) {
+            latents
+        } else {
+            let latents = encode(part, &vae);
+            weights::write(&path, vec![("latents".to_owned(), latents.shallow_clone())])?;
+            latents
         };
         if send.send(Ok(latents)).is_err() {
             break;
