@@ -339,7 +339,7 @@ fn a_picture_is_of_the_kind_that_its_name_ends_in() {
         ("c.webp", image::ImageFormat::WebP),
     ] {
         let out = scratch(name);
-        assert_eq!(generate(&out, &["--prompt", "a cat"]).paths(), [out.clone()]);
+        assert_eq!(generate(&out, &["--prompt", "a cat"]).paths(), std::slice::from_ref(&out));
         let bytes = fs::read(&out).expect("a picture");
         assert_eq!(image::guess_format(&bytes).expect("a picture"), format);
         let text: Vec<u8> = "a cat\nNegative prompt: \nSteps: 2, Sampler: DPM++ 2M"

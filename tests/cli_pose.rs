@@ -98,7 +98,7 @@ fn a_folder_of_poses_becomes_pictures_a_sheet_and_an_animation() {
     assert!(fs::read(output.join("sequence.gif")).expect("a file").starts_with(b"GIF89a"));
 }
 
-/// The same joints as OpenPose's JSON, in a list with the picture's size as ControlNet's editors write it.
+/// The same joints as OpenPose's JSON, in a list with the picture's size as `ControlNet`'s editors write it.
 fn openpose(file: &Path, lines: &[String]) -> PathBuf {
     let numbers: Vec<String> = lines.iter().map(|line| line.replace(' ', ", ") + ", 0.9").collect();
     let text = format!(

@@ -236,6 +236,20 @@ fn pretrain(world: World, arguments: PretrainArguments) -> Result<PathBuf, pipel
     })
 }
 
+/// Draws each held-out concept of a world: its photos, then with a hat, with sunglasses and in watercolour.
+fn concept_cells(world: World) -> Vec<(image::RgbImage, String)> {
+    let extra = [
+        (Style::Photo, Some(Accessory::Hat(Colour::Red))),
+        (Style::Photo, Some(Accessory::Sunglasses)),
+        (Style::Watercolor, None),
+    ];
+    let scenes = world.concepts().iter().flat_map(|concept| {
+        let extra = extra.map(|(style, worn)| concept.scene(Background::Grass, style, worn, 1));
+        concept.photos().into_iter().chain(extra)
+    });
+    scenes.map(|scene| (scene.draw(), scene.full_caption())).collect()
+}
+
 fn run(world: World, command: Command) -> Result<PathBuf, Box<dyn std::error::Error>> {
     match command {
         Command::Sheet { seed, rows, columns, out } => {
@@ -250,21 +264,7 @@ fn run(world: World, command: Command) -> Result<PathBuf, Box<dyn std::error::Er
             Ok(out)
         }
         Command::ConceptSheet { out } => {
-            let cells: Vec<_> = world
-                .concepts()
-                .iter()
-                .flat_map(|concept| {
-                    let extra = [
-                        (Style::Photo, Some(Accessory::Hat(Colour::Red))),
-                        (Style::Photo, Some(Accessory::Sunglasses)),
-                        (Style::Watercolor, None),
-                    ];
-                    let extra =
-                        extra.map(|(style, worn)| concept.scene(Background::Grass, style, worn, 1));
-                    concept.photos().into_iter().chain(extra)
-                })
-                .map(|scene| (scene.draw(), scene.full_caption()))
-                .collect();
+            let cells = concept_cells(world);
             toybox::save(&toybox::contact_sheet(&cells, 8), &out)?;
             Ok(out)
         }

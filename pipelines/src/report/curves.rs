@@ -216,6 +216,7 @@ fn number(x: f64, width: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
 
     #[test]
     fn numbers_have_the_digits_that_their_axis_needs() {
@@ -238,8 +239,8 @@ mod tests {
         let huge = [1e308, -1e308, 3.0, 4.0, 5e-324, 0.0, 1e38, f64::MIN_POSITIVE];
         let mut text = "{\"step\":1e300,\"loss\":1}\n{\"step\":1,\"loss\":1e999}\n".to_owned();
         for (step, value) in huge.iter().enumerate() {
-            text +=
-                &format!("{{\"step\":{step},\"loss\":{value:e},\"tiny\":{:e}}}\n", value / 1e308);
+            let tiny = value / 1e308;
+            writeln!(text, "{{\"step\":{step},\"loss\":{value:e},\"tiny\":{tiny:e}}}").unwrap();
         }
         std::fs::write(&log, text).unwrap();
         let logged = super::super::quantities::read(&log).unwrap();
