@@ -6,7 +6,6 @@ mod cli;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -78,7 +77,7 @@ fn terminal() -> (File, File) {
     unlockpt(&ours).expect("a terminal");
     let name = ptsname(&ours, Vec::new()).expect("a name");
     let theirs = OpenOptions::new().read(true).write(true).open(name.to_str().expect("ASCII"));
-    (File::from(OwnedFd::from(ours)), theirs.expect("a terminal"))
+    (File::from(ours), theirs.expect("a terminal"))
 }
 
 #[test]

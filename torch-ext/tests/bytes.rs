@@ -73,7 +73,7 @@ fn a_tensor_outlives_its_file() {
 
 #[test]
 fn a_file_that_is_shortened_while_it_is_open_is_an_error() {
-    let named = file_of(&[1; 1 << 16]);
+    let named = file_of(&vec![1; 1 << 16]);
     let weights = TensorFile::open(named.path()).unwrap();
     named.as_file().set_len(5000).unwrap();
     for kind in [Kind::Uint8, Kind::Float] {
