@@ -236,7 +236,7 @@ fn walk(kind: SamplerKind, prediction: PredictionType, draws: &[Tensor], steps: 
         beta_end: Some(0.012),
         beta_schedule: BetaSchedule::ScaledLinear,
         prediction_type: prediction,
-        steps_offset: 1,
+        steps_offset: Some(1),
         set_alpha_to_one: Some(false),
         clip_sample: Some(false),
         // As in the crate; Python's default is to end without noise.

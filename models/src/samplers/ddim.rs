@@ -99,7 +99,7 @@ pub(super) fn whole_timesteps(s: &Sampling) -> Result<Vec<i64>, ScheduleError> {
             steps: s.steps,
             expected: format!(
                 "steps_offset {} would put the first at timestep {}, past the last, {}",
-                s.config.steps_offset,
+                s.config.steps_offset.unwrap_or(0),
                 timesteps[0],
                 train - 1
             ),

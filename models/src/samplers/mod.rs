@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn steps_that_leave_the_training_timesteps_are_refused() {
-        let offset = ScheduleConfig { steps_offset: 1, ..ScheduleConfig::default() };
+        let offset = ScheduleConfig { steps_offset: Some(1), ..ScheduleConfig::default() };
         let message = refusal(SamplerKind::Ddim, &offset, SamplerConfig::default(), 1000);
         assert!(message.contains("timestep 1000, past the last, 999"), "{message}");
         let leading =

@@ -32,7 +32,7 @@ pub(super) fn timesteps(
             (0..points)
                 .rev()
                 .take(s.steps)
-                .map(|i| (i * ratio + s.config.steps_offset) as f64)
+                .map(|i| (i * ratio + s.config.steps_offset.unwrap_or(0)) as f64)
                 .collect()
         }
         TimestepSpacing::Trailing => {

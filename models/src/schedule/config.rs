@@ -108,8 +108,8 @@ pub struct ScheduleConfig {
     pub prediction_type: PredictionType,
     /// Whether the last timestep is pure noise (Lin et al. 2023, algorithm 1).
     pub rescale_betas_zero_snr: bool,
-    /// Added to every timestep of the leading spacing.
-    pub steps_offset: usize,
+    /// Added to every timestep of the leading spacing; 0 where the file lacks it.
+    pub steps_offset: Option<usize>,
     /// Whether the step past timestep 0 has no noise at all (DDIM, PNDM).
     pub set_alpha_to_one: Option<bool>,
     /// How steps spread over timesteps.
@@ -172,7 +172,7 @@ impl Default for ScheduleConfig {
             trained_betas: None,
             prediction_type: PredictionType::default(),
             rescale_betas_zero_snr: false,
-            steps_offset: 0,
+            steps_offset: None,
             set_alpha_to_one: None,
             timestep_spacing: None,
             clip_sample: None,
@@ -285,7 +285,10 @@ pub(crate) const COMMON_BETAS: (f64, f64) = (0.0001, 0.02);
 impl ScheduleConfig {
     /// Reads a `scheduler_config.json`; also a warning about what no scheduler knows in it.
     pub(crate) fn read(path: &Path) -> Result<(Self, Option<String>), ModelError> {
-        let read: (Self, _) = CLASS.parse(path, &without_infinity(&read_text(path)?))?;
+        let mut read: (Self, _) = CLASS.parse(path, &without_infinity(&read_text(path)?))?;
+        // `StableDiffusionPipeline` corrects both as it loads a base that states them otherwise.
+        read.0.steps_offset = read.0.steps_offset.map(|_| 1);
+        read.0.clip_sample = read.0.clip_sample.map(|_| false);
         match read.0.class_name.as_deref() {
             // Its noise levels follow from no betas, so those that the file lacks would be made up.
             Some(name) if name.contains("FlowMatch") => {
@@ -383,6 +386,21 @@ mod tests {
 
     fn parse(text: &str) -> (ScheduleConfig, Option<String>) {
         CLASS.parse(Path::new("scheduler_config.json"), &without_infinity(text)).unwrap()
+    }
+
+    #[test]
+    fn what_the_pipeline_corrects_is_corrected_where_a_base_states_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        for (text, offset, clip) in [
+            (r#"{"steps_offset": 0, "clip_sample": true}"#, Some(1), Some(false)),
+            (r#"{"steps_offset": 5, "clip_sample": false}"#, Some(1), Some(false)),
+            ("{}", None, None),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let (config, _) = ScheduleConfig::read(&path).unwrap();
+            assert_eq!((config.steps_offset, config.clip_sample), (offset, clip), "{text}");
+        }
     }
 
     #[test]
