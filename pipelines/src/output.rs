@@ -43,6 +43,13 @@ impl FolderLock {
         prepare_folder(folder)?;
         let path = folder.join(LOCK);
         let written = || Error::io(&path, "written");
+        // A link would have the file behind it overwritten.
+        if fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file()) {
+            return Err(Error::Usage(format!(
+                "{} is not the lock of a run, for which the name is needed; remove it, or give another --output",
+                path.display()
+            )));
+        }
         loop {
             let open =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -55,8 +62,8 @@ impl FolderLock {
                 )));
             } // a file system that has no locks must do without
             if is_at(&file, &path).map_err(written())? {
-                let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-                noted.map_err(written())?;
+                // Without a note, as on a full disk, it is a lock all the same.
+                let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
                 return Ok(Self { path, _file: file });
             } // else its holder has removed it since
         }
@@ -74,12 +81,12 @@ fn holder(file: &mut File) -> String {
     let mut process = String::new();
     match file.read_to_string(&mut process) {
         Ok(_) if process.parse::<u32>().is_ok() => format!("process {process}"),
-        _ => "of a process that is just starting".to_owned(),
+        _ => "which does not say its process".to_owned(),
     }
 }
 
-/// Whether an open file still has this name.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+/// Says whether an open file still has this name.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let (ours, there) = (file.metadata()?, fs::metadata(path));
     Ok(there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
@@ -99,6 +106,13 @@ mod tests {
         assert_eq!(refused.exit_code(), 2);
         drop(lock);
         assert_eq!(inner.read_dir().unwrap().count(), 0);
+        // The file behind a link is somebody's.
+        let precious = folder.path().join("precious.txt");
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, inner.join(LOCK)).unwrap();
+        assert!(FolderLock::take(&inner).unwrap_err().to_string().contains("remove it"));
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        fs::remove_file(inner.join(LOCK)).unwrap();
         // A process that was killed leaves its file, but no lock.
         fs::write(inner.join(LOCK), "1").unwrap();
         drop(FolderLock::take(&inner).unwrap());

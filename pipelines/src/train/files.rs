@@ -50,7 +50,7 @@ impl<'a> RunFiles<'a> {
         if resumed {
             folder::forget(&config.output, step - u64::from(!recorded && step > 0))?;
         } else {
-            folder::clear(&config.output, &path)?;
+            folder::clear(&config.output, &path, plan.start == Start::Overwrite)?;
         }
         write_config(&config.output, &config.to_toml())?;
         let (log, measured) = StepLog::open(&config.output, step, recorded)?;

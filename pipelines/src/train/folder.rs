@@ -32,25 +32,31 @@ pub(super) fn snapshot(config: &TrainConfig, step: u64) -> Result<PathBuf, Error
     Ok(made(config.output.join(SNAPSHOTS))?.join(config.concept_file(&format!("-{step:06}"))))
 }
 
+/// Makes a folder in that of a run, which is not made again where somebody has taken it away.
 fn made(folder: PathBuf) -> Result<PathBuf, Error> {
-    fs::create_dir_all(&folder).map_err(Error::io(&folder, "created"))?;
-    Ok(folder)
+    match fs::create_dir(&folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(Error::io(&folder, "created")(error))
+        }
+        _ => Ok(folder),
+    }
 }
 
 /// Removes all that a run before left, so that nothing there is taken for the work of the one that begins. The file `keep`
-/// stays until the new run has something to put in its place. Nothing is touched where no run was.
-pub(super) fn clear(folder: &Path, keep: &Path) -> Result<(), Error> {
-    let Ok(text) = torch_ext::file::read_to_string(folder.join("config.toml")) else {
-        return Ok(());
-    };
-    let word = text.parse::<Table>().ok().and_then(|mut table| table.remove("concept"));
-    let word = word.as_ref().and_then(|word| word.as_str());
-    // What is no word of a concept may be a path out of here.
-    let Some(word) = word.filter(|word| check_placeholder(word).is_ok()) else { return Ok(()) };
-    let concept = folder.join(concept_file(word, ""));
-    let others = [state::FILE, report::FILE].map(|name| folder.join(name));
-    for path in others.into_iter().chain([concept]).filter(|path| path != keep) {
-        remove(&path)?;
+/// stays until the new run has something to put in its place. Where no configuration tells of a run, samples and snapshots
+/// go, which only a run names so, and state and report too if the new run is `forced` upon the folder.
+pub(super) fn clear(folder: &Path, keep: &Path, forced: bool) -> Result<(), Error> {
+    let config = torch_ext::file::read_to_string(folder.join("config.toml")).ok();
+    if forced || config.is_some() {
+        let word = config.and_then(|text| text.parse::<Table>().ok()?.remove("concept"));
+        // What is no word of a concept may be a path out of here.
+        let word = word.as_ref().and_then(|word| word.as_str());
+        let word = word.filter(|word| check_placeholder(word).is_ok());
+        let concept = word.map(|word| folder.join(concept_file(word, "")));
+        let others = [state::FILE, report::FILE].map(|name| folder.join(name));
+        for path in others.into_iter().chain(concept).filter(|path| path != keep) {
+            remove(&path)?;
+        }
     }
     forget(folder, 0)
 }
@@ -149,7 +155,7 @@ mod tests {
     fn what_a_run_left_is_removed_and_nothing_of_the_user_s() {
         let folder = folder(&[&RUN[..], &USERS].concat());
         fs::write(folder.path().join("config.toml"), "concept = \"<cat>\"\n").unwrap();
-        clear(folder.path(), &folder.path().join("dog.safetensors")).unwrap();
+        clear(folder.path(), &folder.path().join("dog.safetensors"), false).unwrap();
         // The run that begins writes log and configuration anew.
         let mut expected = [&USERS[..], &["config.toml", "log.jsonl"]].concat();
         expected.sort_unstable();
@@ -157,15 +163,35 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_where_no_run_was() {
-        let folder = folder(&RUN);
+    fn without_a_configuration_samples_go_and_by_force_state_and_report_too() {
+        let folder = folder(&[&RUN[..], &USERS].concat());
         let keep = folder.path().join("cat.safetensors");
-        clear(folder.path(), &keep).unwrap();
-        for other in ["steps = 3\n", "concept = \"../cat\"\n"] {
+        let kept = |more: &[&'static str]| {
+            let mut kept = [&USERS[..], &["cat.safetensors", "log.jsonl"], more].concat();
+            kept.sort_unstable();
+            kept
+        };
+        clear(folder.path(), &keep, false).unwrap();
+        assert_eq!(left(folder.path()), kept(&["report.html", "state.safetensors"]));
+        clear(folder.path(), &keep, true).unwrap();
+        assert_eq!(left(folder.path()), kept(&[]));
+    }
+
+    #[test]
+    fn a_configuration_that_names_no_concept_takes_none_away() {
+        for other in ["", "steps = 3\n", "concept = \"../cat\"\n", "concept = [\"<c"] {
+            let folder = folder(&RUN);
             fs::write(folder.path().join("config.toml"), other).unwrap();
-            clear(folder.path(), &keep).unwrap();
+            clear(folder.path(), &folder.path().join("dog.safetensors"), false).unwrap();
+            assert_eq!(left(folder.path()), ["cat.safetensors", "config.toml", "log.jsonl"]);
         }
-        assert_eq!(left(folder.path()).len(), RUN.len() + 1);
+    }
+
+    #[test]
+    fn a_folder_that_was_taken_away_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(samples(folder.path()).is_ok() && samples(folder.path()).is_ok());
+        assert!(samples(&folder.path().join("gone")).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `log.jsonl`: a line of JSON for each step, and one for each time that the concept was measured.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use embeddings::file::write_atomically;
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Measurement;
 use crate::Error;
+use crate::output::is_at;
 
 /// The log of a run.
 pub(crate) struct StepLog {
@@ -55,10 +56,14 @@ impl StepLog {
         self.flush()
     }
 
-    /// Brings every line to the disk.
+    /// Brings every line to the disk. Fails where somebody has taken the log away, since no line reaches it then.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.flush()?;
-        self.file.sync_data().map_err(Error::io(&self.path, "written"))
+        let written = || Error::io(&self.path, "written");
+        if !is_at(&self.file, &self.path).map_err(written())? {
+            return Err(written()(ErrorKind::NotFound.into()));
+        }
+        self.file.sync_data().map_err(written())
     }
 
     fn flush(&mut self) -> Result<(), Error> {

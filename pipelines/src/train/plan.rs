@@ -54,6 +54,12 @@ impl Start {
             _ => Some(FolderLock::take(folder)?),
         };
         let (state, made) = (folder.join(state::FILE), file.exists());
+        if let Some(path) = [&*state, file].into_iter().find(|path| path.is_dir()) {
+            return Err(Error::Usage(format!(
+                "{} is a folder, but the run writes a file of this name; move it away, or give another --output",
+                path.display()
+            )));
+        }
         match (self, state.exists()) {
             (Self::New, true) => Err(Error::Usage(format!(
                 "{} holds an earlier run; go on with it with --resume, overwrite it with --force, or give another --output",

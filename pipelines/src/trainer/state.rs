@@ -81,7 +81,7 @@ pub(crate) fn remove(folder: &Path) -> Result<(), Error> {
 /// Refuses, before any work, to go on with a state that is damaged, another run's or further than asked for.
 pub fn check(folder: &Path, steps: u64, identity: &str) -> Result<(), Error> {
     let path = folder.join(FILE);
-    if !path.is_file() {
+    if !path.exists() {
         let text = format!("{}: no state to resume from; start without --resume", path.display());
         return Err(Error::Usage(text));
     }
