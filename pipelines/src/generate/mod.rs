@@ -9,6 +9,7 @@ pub use draw::{Drawn, generate};
 pub use request::{GenerateRequest, parse_spacing};
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use embeddings::{Concept, Conditioner, Overflow, PromptTokens, start_of, words_beyond};
@@ -190,7 +191,7 @@ impl GeneratePlan {
     }
 
     /// The same plan without the pictures that are there already. A picture of another plan is refused, and so is a prompt
-    /// that is there twice.
+    /// that is there twice; one that was cut off, by a full disk or in copying, is removed.
     pub(crate) fn reusing(mut self) -> Result<Self, Error> {
         let mut paths = HashSet::new();
         for (prompt, pictures) in self.pictures().into_iter().enumerate() {
@@ -201,6 +202,11 @@ impl GeneratePlan {
                         "the prompt '{}' is there twice; take one of them out",
                         self.request.prompts[prompt]
                     )));
+                }
+                if picture::is_cut_off(&path) {
+                    let text = format!("{} was cut off and is drawn again", path.display());
+                    fs::remove_file(&path).map_err(Error::io(&path, "removed"))?;
+                    self.warnings.push(text);
                 }
                 if path.exists() {
                     self.check_picture(&path, prompt, seed)?;
