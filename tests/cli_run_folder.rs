@@ -6,18 +6,9 @@ mod cli;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 
-use cli::{finish, interrupt, run, scratch, spawn, step_lines, train, train_command};
+use cli::{finish, interrupt, names, run, scratch, spawn, step_lines, train, train_command};
 use embeddings::file::ConceptFile;
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> =
-        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
 
 /// Samples and snapshots at every step.
 const SHOWN: [&str; 8] = [

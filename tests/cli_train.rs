@@ -11,8 +11,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cli::{
-    base, changed_base, finish, generate, interrupt, log_lines, photos, run, scratch, spawn, state,
-    step_lines, train, train_command,
+    base, changed_base, finish, generate, interrupt, log_lines, names, photos, run, scratch, spawn,
+    state, step_lines, train, train_command,
 };
 use embeddings::file::ConceptFile;
 use serde_json::Value;
@@ -38,14 +38,6 @@ fn vectors(folder: &Path) -> Vec<f32> {
         .iter()
         .flat_map(|p| Vec::<f32>::try_from(p.reshape([-1])).expect("numbers"))
         .collect()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> =
-        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) enum Rule {
     Words(&'static [&'static str]),
     /// The only kind that there is of a part of the network, or `null` for a network without that part.
     Part(&'static str),
-    /// What these networks do not have: only `null` and false.
+    /// A part that these networks do not have: only `null` and false, for all levels or for each.
     Unset,
     /// Anything: either it is checked by who reads it, or it changes nothing in what is computed here.
     Any,
@@ -69,7 +69,10 @@ impl Rule {
             Self::Word(words) => word(value, words),
             Self::Words(words) => each(&|one| word(one, words)),
             Self::Part(kind) => word(value, &[kind]),
-            Self::Unset => *value == Value::Bool(false),
+            Self::Unset => match value {
+                Value::Array(levels) => levels.iter().all(|level| *level == Value::Bool(false)),
+                value => *value == Value::Bool(false),
+            },
             Self::Any => true,
         }
     }
@@ -101,7 +104,7 @@ impl Rule {
             Self::Word(words) => format!("only {} is supported", words.join(" or ")),
             Self::Words(words) => format!("only a list of {} is supported", words.join(" or ")),
             Self::Part(kind) => format!("only {kind} or null is supported"),
-            Self::Unset => "only null is supported".to_owned(),
+            Self::Unset => "only null or false is supported".to_owned(),
             Self::Any => String::new(),
         }
     }

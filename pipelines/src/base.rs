@@ -81,8 +81,13 @@ impl Base {
         let f = self.folder.vae.downscale();
         for &(side, pixels) in sides {
             check_largest(side, pixels)?;
-            if pixels < f || pixels % f != 0 {
-                let near = ((pixels.max(0) + f / 2) / f * f).max(f);
+            if pixels < f {
+                return Err(Error::Usage(format!(
+                    "the {side} is {pixels} pixels, but this base needs at least {f}; use {f} or more"
+                )));
+            }
+            if pixels % f != 0 {
+                let near = ((pixels + f / 2) / f * f).max(f);
                 return Err(Error::Usage(format!(
                     "the {side} is {pixels} pixels, but this base needs a multiple of {f}; use {near}"
                 )));

@@ -205,3 +205,12 @@ pub fn state(run: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a state");
     file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
 }
+
+/// The names of what lies in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

@@ -101,8 +101,19 @@ fn lay<T: DeserializeOwned>(mut table: Table, layers: [(&str, Table); 3]) -> Res
         let text = ["u64", "usize"]
             .iter()
             .fold(text, |text, kind| text.replace(kind, "a whole number of 0 or more"));
-        Error::Usage(format!("configuration: {}", text.replace("f64", "a number")))
+        Error::Usage(format!("configuration: {}", ends_of(&text.replace("f64", "a number"))))
     })
+}
+
+/// Leaves out the middle of a long message, where it repeats a value; its ends say what is wrong and where.
+fn ends_of(text: &str) -> String {
+    const END: usize = 150;
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= 2 * END {
+        return text.to_owned();
+    }
+    let (start, end) = (&characters[..END], &characters[characters.len() - END..]);
+    format!("{}...{}", String::from_iter(start), String::from_iter(end))
 }
 
 fn embedded(text: &str) -> Table {
@@ -310,6 +321,8 @@ mod tests {
         }
         let nested = format!("core={}1{}", "[".repeat(60_000), "]".repeat(60_000));
         assert!(resolve(&[&nested]).is_err());
+        let error = resolve(&[&format!("steps={}", "[".repeat(60_000))]).unwrap_err().to_string();
+        assert!(error.contains("...") && error.len() < 400 && error.contains("`steps`"), "{error}");
     }
 
     #[test]

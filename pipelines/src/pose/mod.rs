@@ -63,6 +63,7 @@ pub use train::{FusionPlan, GeneratorPlan, train_fusion, train_generator};
 pub use weights::{PoseRecord, PoseWeights, TrainedOn};
 
 use crate::Error;
+use crate::base::check_largest;
 
 /// The side that networks which shrink three times need a multiple of.
 pub const MULTIPLE: u32 = 8;
@@ -110,6 +111,7 @@ pub fn parse_size(text: &str) -> Result<(u32, u32), Error> {
 /// Refuses a size that no generator can draw.
 pub fn check_size((width, height): (u32, u32)) -> Result<(), Error> {
     for (name, side) in [("width", width), ("height", height)] {
+        check_largest(name, side.into())?;
         if side == 0 || side % MULTIPLE != 0 {
             let near = (f64::from(side) / f64::from(MULTIPLE)).round().max(1.0) as u32 * MULTIPLE;
             return Err(Error::Usage(format!(
@@ -131,6 +133,9 @@ mod tests {
             assert!(parse_size(text).unwrap_err().to_string().contains(text), "{text}");
         }
         check_size((352, 512)).unwrap();
+        for side in [8200, 65_535, u32::MAX] {
+            assert!(check_size((8, side)).unwrap_err().to_string().contains("at most 8192"));
+        }
         let said = check_size((350, 512)).unwrap_err().to_string();
         assert!(said.contains("width is 350") && said.ends_with("use 352"), "{said}");
         let said = check_size((8, 3)).unwrap_err().to_string();
