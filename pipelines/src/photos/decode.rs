@@ -9,7 +9,7 @@ use image::{
 };
 
 use super::colour::Pixels;
-use super::{Notice, PhotoError, inks, whole};
+use super::{Notice, PhotoError, inks, named, whole};
 use crate::error::caught;
 
 /// The most pixels of a photo that are decoded.
@@ -153,6 +153,7 @@ fn open(file: &Path, bytes: &[u8], format: ImageFormat) -> Result<Opened, PhotoE
         let packed = format == ImageFormat::Png && whole::png_has(bytes, *b"iCCP");
         let profile = match profile {
             Ok(None) if packed => Err("it cannot be unpacked".into()),
+            Ok(None) => Ok(named::profile(bytes, format, decoder.exif_metadata().ok().flatten())),
             profile => profile,
         };
         let inks = match format {

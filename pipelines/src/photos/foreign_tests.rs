@@ -74,6 +74,52 @@ fn an_srgb_profile_changes_no_pixel_and_16_bits_are_converted_as_8_are() {
     assert!(bytes.iter().zip(words).all(|(a, b)| a.abs_diff(b) <= 1), "{bytes:?} {words:?}");
 }
 
+/// Exif with one field in its Exif directory and one in the directory of interoperability that it may lead to.
+fn exif(field: [u8; 12]) -> Vec<u8> {
+    let directory = |field: &[u8]| [&1_u16.to_le_bytes(), field, &[0; 4]].concat(); // one field, no next directory
+    let leading = |tag: u16, to: u8| {
+        [&tag.to_le_bytes()[..], &4_u16.to_le_bytes(), &1_u32.to_le_bytes(), &[to, 0, 0, 0]]
+            .concat()
+    };
+    let interoperability = [1, 0, 2, 0, 4, 0, 0, 0, b'R', b'0', b'3', 0];
+    let start = b"II*\0\x08\0\0\0".to_vec();
+    let parts = [leading(0x8769, 26), field.to_vec(), interoperability.to_vec()];
+    parts.iter().fold(start, |all, field| [all, directory(field)].concat())
+}
+
+#[test]
+fn a_colour_space_that_is_named_without_a_profile_is_followed() {
+    let pixels = RgbImage::from_pixel(16, 16, Rgb([40, 200, 60]));
+    let webp = |change: &dyn Fn(&mut WebPEncoder<&mut Vec<u8>>)| {
+        let mut bytes = Vec::new();
+        let mut encoder = WebPEncoder::new_lossless(&mut bytes);
+        change(&mut encoder);
+        encoder.write_image(&pixels, 16, 16, image::ExtendedColorType::Rgb8).unwrap();
+        read_all(&[("a.webp", &bytes)], Crop::Center).0.pixels
+    };
+    let adobe = ColorProfile::new_adobe_rgb().encode().unwrap();
+    let adobe = webp(&|encoder| encoder.set_icc_profile(adobe.clone()).unwrap());
+    let by_index = exif([0x05, 0xa0, 4, 0, 1, 0, 0, 0, 44, 0, 0, 0]); // leads to R03
+    let by_number = exif([0x01, 0xa0, 3, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
+    let srgb = exif([0x01, 0xa0, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
+    for (exif, expected) in [(by_index, &adobe), (by_number, &adobe), (srgb, &pixels)] {
+        let found = webp(&|encoder| encoder.set_exif_metadata(exif.clone()).unwrap());
+        assert_eq!(&found, expected);
+    }
+    assert_ne!(adobe, pixels);
+
+    let plain = png(|_| {}, &[200, 40, 40]);
+    let (start, rest) = plain.split_at(33); // behind signature and header
+    let chunk = b"cICP\x0c\x0d\x00\x01";
+    let sum = crc32fast::hash(chunk).to_be_bytes();
+    let named = [start, &4_u32.to_be_bytes()[..], &chunk[..], &sum[..], rest].concat();
+    let p3 = with_profile(ColorProfile::new_display_p3().encode().unwrap());
+    let [named, p3, plain] =
+        [named, p3, plain].map(|bytes| read_all(&[("a.png", &bytes)], Crop::Center).0.pixels);
+    assert_eq!(named, p3);
+    assert_ne!(named, plain);
+}
+
 #[test]
 fn a_profile_that_cannot_be_used_is_told_and_passed_over() {
     let mut cut = ColorProfile::new_display_p3().encode().unwrap();

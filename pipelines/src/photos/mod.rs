@@ -13,6 +13,7 @@ mod duplicates;
 mod foreign_tests;
 mod inks;
 mod mask;
+mod named;
 mod notice;
 mod salience;
 mod scan;

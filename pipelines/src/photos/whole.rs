@@ -57,18 +57,24 @@ pub(super) fn is_animated(bytes: &[u8], format: ImageFormat) -> bool {
     }
 }
 
-/// Whether a PNG has a chunk of this name before its pixels.
+/// Says whether a PNG has a chunk of this name before its pixels.
 pub(super) fn png_has(bytes: &[u8], name: [u8; 4]) -> bool {
+    png_chunk(bytes, name).is_some()
+}
+
+/// The content of the first chunk of this name before a PNG's pixels; `None` where there is none, or not all of it.
+pub(super) fn png_chunk(bytes: &[u8], name: [u8; 4]) -> Option<&[u8]> {
     let mut at = 8; // behind the signature
     while let Some(head) = bytes.get(at..at + 8).and_then(|head| head.first_chunk::<8>()) {
         let [a, b, c, d, kind @ ..] = *head;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
         if kind == name {
-            return true;
+            return bytes.get(at + 8..at + 8 + length);
         }
         if &kind == b"IDAT" {
-            return false;
+            return None;
         }
-        at += 12 + u32::from_be_bytes([a, b, c, d]) as usize; // length, name and checksum stand around it
+        at += 12 + length; // length, name and checksum stand around it
     }
-    false
+    None
 }
