@@ -7,7 +7,11 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-stub() { printf '#!%s\n%s\n' "$(command -v bash)" "$2" > "$bin/$1"; chmod +x "$bin/$1"; }
+stub() { # in place of what is there: to write through a link would change this machine's own tool
+  rm -f "$bin/$1"
+  printf '#!%s\n%s\n' "$(command -v bash)" "$2" > "$bin/$1"
+  chmod +x "$bin/$1"
+}
 
 libtorch() { # a folder that looks like a libtorch of a version
   mkdir -p "$1/lib" "$1/include/ATen" "$1/bin"
@@ -36,7 +40,7 @@ begin() { # a fresh folder and PATH; what a machine has that can build everythin
   mkdir -p "$root/scripts" "$bin"
   cp "$repo/scripts/setup.sh" "$root/scripts/"
   local tool
-  for tool in bash cat cp cut df dirname flock getconf grep ln mkdir mv rm sed sleep sort tail tr uname; do
+  for tool in bash cat cp cut dirname flock getconf grep ln mkdir mv rm sed sleep sort tail tr uname; do
     ln -s "$(command -v "$tool")" "$bin/$tool"
   done
   stub cargo 'echo "cargo 1.90.0 (abc 2025-01-01)"'
