@@ -110,7 +110,8 @@ fn a_regulariser_that_counts_keeps_its_loss_low() {
     let late = |name: &str, weight: &str| -> f64 {
         let out = scratch(name);
         let weights = ["--set", weight, "--set", "core.lambda_attn=0", "--steps", "32"];
-        train_core(&out, &weights).paths();
+        // Norms of this base's few pixels give gradients of 100 times the usual now and then, which would stop Adam.
+        train_core(&out, &[&weights[..], &["--max-grad-norm", "1"]].concat()).paths();
         let term = |record: &Value| record["terms"][1][1].as_f64().expect("a number");
         step_lines(&out)[16..].iter().map(term).sum()
     };
@@ -266,7 +267,8 @@ fn a_dry_run_shows_what_is_kept_of_each_photo() {
     );
     let drawn = image::open(&sheet).expect("a picture");
     assert_eq!((drawn.width(), drawn.height()), (2 * 320 + 4, 320));
-    train(&scratch("dry"), &files).refused(2, &["--dry-run"]);
+    let alone = train(&scratch("dry"), &files);
+    assert!(alone.code == 2 && alone.err.contains("--dry-run"), "{}", alone.err);
 }
 
 #[test]

@@ -234,8 +234,8 @@ fn what_cannot_be_judged_is_refused_before_any_work() {
     evaluate(&out, &["--photos", "nowhere"]).refused(3, &["nowhere does not exist"]);
     let none = prompts("none.txt", "# nothing\n");
     evaluate(&out, &["--prompts", path(&none)]).refused(2, &["none.txt holds no template"]);
-    let twice = prompts("twice.txt", "a {}\nA {}!\n");
-    evaluate(&out, &["--prompts", path(&twice)]).refused(2, &["'A <dots>!' is there twice"]);
+    let twice = prompts("twice.txt", "a {}\na {} \n");
+    evaluate(&out, &["--prompts", path(&twice)]).refused(2, &["'a <dots>' is there twice"]);
     evaluate(&out, &["--prompts", "dreambench"]).refused(2, &["dreambench cannot be read"]);
     evaluate(&out, &["--images", "0"]).refused(2, &["--images is 0"]);
     evaluate(&out, &["--clip-text", "none"]).refused(2, &["class, drop or literal"]);
@@ -434,6 +434,9 @@ fn a_folder_of_something_else_is_left_alone() {
     fs::write(&picture, &other).expect("written");
     evaluate(&out, &[])
         .refused(2, &["a picture of another plan", "prompt (a red <dots>, a <dots> at sea)"]);
+    fs::write(&picture, "").expect("written");
+    let again = evaluate(&out, &[]);
+    assert!(again.code == 0 && again.err.contains("is empty and is drawn again"), "{}", again.err);
     fs::write(&picture, &whole[..whole.len() - 200]).expect("written");
     evaluate(&out, &[]).refused(3, &["a-dots-at-sea-0.png"]);
     fs::write(out.join("plan.json"), "{").expect("written");

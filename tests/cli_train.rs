@@ -334,7 +334,9 @@ fn half_precision_trains_either_family_close_to_single() {
     for family in ["sd1", "sd2"] {
         let losses = ["f32", "bf16", "f16"].map(|precision| {
             let out = scratch(&format!("{family}-{precision}"));
-            train(&out, &["--base", path(base(family)), "--precision", precision]).paths();
+            // At 32 pixels the innermost norms have so few numbers that a last bit changes gradients tenfold.
+            let more = ["--precision", precision, "--resolution", "64"];
+            train(&out, &[&["--base", path(base(family))], &more[..]].concat()).paths();
             losses(&out)
         });
         // bf16 has 8 bits of mantissa, f16 11.

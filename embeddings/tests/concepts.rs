@@ -384,11 +384,11 @@ fn every_method_comes_back_from_its_file() {
     let concepts: Vec<(&str, &str, Box<dyn Concept>)> = vec![
         ("ti", "1", Box::new(TextualInversion::new("<x>", &random(1, &[3, WIDTH])))),
         ("core", "1", Box::new(TextualInversion::new("<x>", &random(5, &[2, WIDTH])))),
-        ("xti", "2", Box::new(Xti::new("<x>", &random(2, &[LAYERS, 2, WIDTH])))),
-        ("neti", "2", Box::new(neti("<x>", &class))),
+        ("xti", "3", Box::new(Xti::new("<x>", &random(2, &[LAYERS, 2, WIDTH])))),
+        ("neti", "3", Box::new(neti("<x>", &class))),
         (
             "cones",
-            "2",
+            "3",
             Box::new(cones(
                 "<x>",
                 ConesRows::Noun,

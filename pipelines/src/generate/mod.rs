@@ -191,7 +191,7 @@ impl GeneratePlan {
     }
 
     /// The same plan without the pictures that are there already. A picture of another plan is refused, and so is a prompt
-    /// that is there twice; one that was cut off, by a full disk or in copying, is removed.
+    /// that is there twice; an empty one is removed.
     pub(crate) fn reusing(mut self) -> Result<Self, Error> {
         let mut paths = HashSet::new();
         for (prompt, pictures) in self.pictures().into_iter().enumerate() {
@@ -203,8 +203,8 @@ impl GeneratePlan {
                         self.request.prompts[prompt]
                     )));
                 }
-                if picture::is_cut_off(&path) {
-                    let text = format!("{} was cut off and is drawn again", path.display());
+                if picture::is_empty(&path) {
+                    let text = format!("{} is empty and is drawn again", path.display());
                     fs::remove_file(&path).map_err(Error::io(&path, "removed"))?;
                     self.warnings.push(text);
                 }

@@ -9,7 +9,7 @@ use image::{Rgb, RgbImage, imageops};
 use tch::{Kind, Tensor};
 
 pub use encode::{PictureFormat, check_room, names_picture};
-pub(crate) use file::is_cut_off;
+pub(crate) use file::is_empty;
 pub use file::{Existing, PictureError, read_parameters, write};
 pub use name::{names, slug};
 pub use record::{Circumstances, PictureParameters, SamplingDetails, UsedConcept};
