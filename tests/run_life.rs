@@ -31,6 +31,8 @@ fn config(output: &Path, steps: u64) -> TrainConfig {
         ("device", "cpu".into()),
         ("resolution", "32".into()),
         ("steps", steps.to_string()),
+        // By this seed the concept of step 2 is better than that of step 4, by .6 % of the loss.
+        ("seed", "4".into()),
         ("learning_rate", "10".into()),
         ("weight_decay", "0".into()),
         ("batch_size", "8".into()),

@@ -105,9 +105,8 @@ mod tests {
     #[test]
     fn the_true_picture_is_right_and_another_person_s_is_mostly_not() {
         let (mut right, mut wrong) = (0, 0);
-        for index in 0..12 {
-            let [this, next] = [index, index + 1]
-                .map(|index| pair(World::ALL[index as usize % 2], 4, index / 2, Place::Studio));
+        for (world, index) in World::ALL.into_iter().flat_map(|w| (0..6).map(move |i| (w, i))) {
+            let [this, next] = [index, index + 1].map(|index| pair(world, 4, index, Place::Studio));
             assert!(
                 judge(&this.target, &this.target.draw()).iter().all(|found| *found != Some(false))
             );
